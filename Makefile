@@ -1,0 +1,47 @@
+# What people run. `make help` lists it; README's two commands are `make sweep` and `make test`.
+PYTHON ?= python3
+VENV := .venv/bin
+CONFIG ?= configs/smoke.yaml
+READY := .venv/.ready
+
+# A GPU node may have no network: with PYTHON= given, test-gpu runs uninstalled with that interpreter.
+ifeq ($(origin PYTHON),command line)
+GPU_PYTHON := $(PYTHON)
+GPU_NEEDS :=
+else
+GPU_PYTHON := $(VENV)/python
+GPU_NEEDS := $(READY)
+endif
+
+.PHONY: help setup sweep test test-gpu check wheel-test clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv; an existing torch is used and never replaced
+
+$(READY): pyproject.toml constraints.txt constraints-cpu-triton.txt tools/setup_env.py
+	$(PYTHON) tools/setup_env.py
+	@touch $@
+
+sweep: $(READY) ## run CONFIG (default configs/smoke.yaml) on what this machine has, and report
+	$(VENV)/bench sweep $(CONFIG)
+
+test: $(READY) ## all tests that need no GPU, with coverage
+	$(VENV)/python -m pytest --cov --cov-report=term:skip-covered
+
+test-gpu: $(GPU_NEEDS) ## the tests that need a GPU; PYTHON=python3 runs them uninstalled
+	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(GPU_PYTHON) -m pytest -m gpu tests/gpu
+
+check: $(READY) ## lint, format, types, import contracts
+	$(VENV)/ruff check .
+	$(VENV)/ruff format --check .
+	$(VENV)/mypy
+	$(VENV)/lint-imports
+
+wheel-test: $(READY) ## build the wheel, install it elsewhere, run the smoke sweep from /
+	$(VENV)/python tools/wheel_test.py
+
+clean: ## remove what make made (runs/ stays)
+	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.*
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

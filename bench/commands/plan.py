@@ -1,0 +1,36 @@
+"""``bench plan``: what a sweep would run on this machine, with what memory and for how long. Runs nothing."""
+
+import json
+from typing import get_args
+
+import click
+from rich.console import Console
+
+from bench import cases, filters, planning
+from bench import config as sweep_file
+from bench.errors import Exit
+from bench.render import plan as render
+from bench.running import probe
+
+
+@click.command()
+@click.argument("config", metavar="CONFIG")
+@click.option("--filter", "terms", metavar="KEY=VALUE,...", help="Plan only these: tokens=1024,engine=streams.")
+@click.option(
+    "--device",
+    type=click.Choice(get_args(probe.DeviceChoice)),
+    default="auto",
+    show_default=True,
+    help="auto takes a GPU where there is one.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print data instead of a table.")
+def command(config: str, terms: str | None, device: probe.DeviceChoice, as_json: bool) -> int:
+    """Say what the sweep file CONFIG would run here, how much memory and how long, and run nothing."""
+    sweep = sweep_file.load(config)
+    chosen = filters.select(cases.expand(sweep), terms)
+    plan = planning.make_plan(chosen, sweep.measure, probe.probe(device).machine)
+    if as_json:
+        click.echo(json.dumps(render.as_data(plan), indent=2))
+    else:
+        Console(highlight=False).print(render.as_table(plan))
+    return int(Exit.DONE)

@@ -1,0 +1,131 @@
+"""``bench sweep``: measure every case of a sweep file and answer its question."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import get_args
+
+import click
+
+from bench import filters
+from bench.cases import Case, expand
+from bench.config import SweepConfig, dump_resolved, load
+from bench.errors import BenchError, Exit
+from bench.naming import case_names
+from bench.render.progress import SweepProgress
+from bench.running import resume, run_writer
+from bench.running.failures import Failure, failures
+from bench.running.interrupts import leave, on_interrupt
+from bench.running.messages import Ready
+from bench.running.probe import DeviceChoice, probe
+from bench.running.run_writer import RunWriter
+from bench.running.settled import refuse_if_nothing_runs
+from bench.running.supervisor import Sweep, supervise
+
+
+@click.command("sweep")
+@click.argument("config", metavar="CONFIG", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder, runs/<config>_<UTC> unless named.")
+@click.option("--resume", "go_on", is_flag=True, help="Go on in --out: what is missing, failed, or has other variants.")
+@click.option("--filter", "terms", metavar="KEY=VALUE,...", help="Only these: tokens=1024,engine=streams.")
+@click.option(
+    "--device",
+    type=click.Choice(get_args(DeviceChoice)),
+    default="auto",
+    show_default=True,
+    help="auto takes a GPU where there is one.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
+def command(config: Path, out: Path | None, go_on: bool, terms: str | None, device: DeviceChoice, as_json: bool) -> int:
+    """Measure TBO off against TBO on for every case of the sweep file CONFIG.
+
+    Exit code 5: the sweep ended, and some cases failed; they are listed with the command that repeats them.
+    """
+    if go_on and out is None:
+        raise BenchError("--resume: needs --out DIR, the run folder to go on in")
+    with on_interrupt(leave):
+        sweep = load(config)
+        every_case = expand(sweep)
+        cases = filters.select(every_case, terms)
+        ready = probe(device)
+        refuse_if_nothing_runs(cases, ready.machine)
+        with run_writer.resume(out, config) if go_on and out else run_writer.create(out, config) as run:
+            again = ["bench", "sweep", str(config), "--out", str(run.path), "--resume", "--device", device]
+            todo = _todo(run, sweep, every_case, cases, ready)
+            _say_plan(run, cases, todo, ready)
+            names = case_names(every_case)
+            with SweepProgress(names, todo) as progress:
+                try:
+                    supervise(Sweep(todo, ready.machine, sweep.measure, run, progress))
+                except BenchError as error:
+                    raise _with_way_on(error, run, [*again, *(["--filter", terms] if terms else [])]) from error
+            asked_for = {case.case_id for case in cases}
+            failed = failures(trial for trial in run.folder.trials() if trial.case_id in asked_for)
+            _report(run, failed, as_json)
+    _say_failures(failed, names, again)
+    return Exit.FAILED_CASES if failed else Exit.DONE
+
+
+def _todo(
+    run: RunWriter, sweep: SweepConfig, every_case: Sequence[Case], cases: Sequence[Case], ready: Ready
+) -> resume.Todo:
+    """What is left to do in ``run``, once it is sure that it may be done there."""
+    trials = run.folder.trials()
+    if run.folder.config_path.exists():
+        resume.refuse_changed_measure(run.folder.config().measure, sweep.measure)
+        resume.refuse_other_machine(trials, ready.machine)
+    run.write_config(dump_resolved(sweep))
+    run.write_environment({"machine": asdict(ready.machine), **ready.environment})
+    return resume.remaining(cases, every_case, trials, sweep.measure.passes)
+
+
+def _say_plan(run: RunWriter, cases: Sequence[Case], todo: resume.Todo, ready: Ready) -> None:
+    if run.repaired:
+        click.echo(f"repaired {run.repaired}", err=True)
+    left, whole = sum(map(len, todo)), len(cases) * len(todo)
+    there = "" if left == whole else f" ({whole - left} of {whole} Trials are there)"
+    what = f"cases {len(cases)} x passes {len(todo)} = {whole} Trials{there}" if left else f"nothing left to do{there}"
+    click.echo(f"sweep: {what}; on {ready.machine.name}; writes to {run.path}", err=True)
+
+
+def _with_way_on(error: BenchError, run: RunWriter, again: Sequence[str]) -> BenchError:
+    """The same error, with what is kept and how to go on from there."""
+    kept = f"Trials kept in {run.path}: {len(run.folder.trials())}"
+    return BenchError(*error.problems, f"{kept}; go on with: {shlex.join(again)}", code=error.code)
+
+
+def _report(run: RunWriter, failed: Sequence[Failure], as_json: bool) -> None:
+    """Write the report's files, show its summary. Imports here: plots are slow to load, and --help needs none."""
+    from rich.console import Console
+
+    from bench import report
+    from bench.render import document, files, terminal
+
+    model = report.build(run.folder)
+    written = files.write(model, run.path)
+    if as_json:
+        answer = {
+            "run": str(run.path),
+            "files": [str(path) for path in written],
+            "failed": [asdict(failure) for failure in failed],
+            "report": document.document(model),
+        }
+        click.echo(json.dumps(answer, indent=2, allow_nan=False))
+        return
+    Console(highlight=False).print(terminal.summary(model))
+    for path in (run.folder.results_path, *written):
+        click.echo(f"wrote {path}")
+
+
+def _say_failures(failed: Sequence[Failure], names: dict[str, str], again: Sequence[str]) -> None:
+    for case_id in dict.fromkeys(failure.case_id for failure in failed):
+        click.echo(f"failed: {names[case_id]}", err=True)
+        why: dict[str, list[str]] = {}  # a failed build is every variant's reason
+        for failure in failed:
+            if failure.case_id == case_id:
+                why.setdefault(f"{failure.status}: {failure.reason}", []).append(failure.variant)
+        for reason, variants in why.items():
+            click.echo(f"  {', '.join(variants)}: {reason}", err=True)
+        click.echo(f"  repeat with: {shlex.join([*again, '--filter', names[case_id]])}", err=True)

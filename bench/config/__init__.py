@@ -1,0 +1,72 @@
+"""The sweep file: ``load`` it, ``dump_resolved`` it. Strict, and all of a file's problems at once."""
+
+from os import PathLike
+from pathlib import Path
+
+from bench.config import nodes, sections
+from bench.config.dump import QUESTION, dump_resolved
+from bench.config.readers import Key, mapping
+from bench.config.spec import CaseAxes, SweepConfig, VariantSpec
+from bench.errors import BenchError
+
+__all__ = ["CaseAxes", "SweepConfig", "VariantSpec", "dump_resolved", "load", "parse"]
+
+_KEYS = {
+    "schema": Key(sections.read_schema, required=True),
+    "case": Key(sections.read_case, required=True),
+    "variants": Key(sections.read_variants, required=True),
+    "measure": Key(sections.read_measure),
+}
+
+
+SHIPPED = (Path(__file__).parent.parent / "configs", Path(__file__).parent.parent.parent / "configs")
+"""Where our own sweep files are: in a wheel, in a checkout."""
+
+
+def locate(path: str | PathLike[str]) -> Path:
+    """The file itself; a bare name that is no file here may name one of ours, such as ``smoke``."""
+    path = Path(path)
+    if path.exists() or path.parent != Path():
+        return path
+    for folder in SHIPPED:
+        for candidate in (folder / path, folder / f"{path}.yaml"):
+            if candidate.is_file():
+                return candidate
+    return path
+
+
+def load(path: str | PathLike[str]) -> SweepConfig:
+    """Read a sweep file, or one of ours by its bare name.
+
+    Raises:
+        BenchError: (exit code 2) one line per problem, ``FILE:LINE:COLUMN: KEY: what was found, what is allowed``.
+    """
+    located = locate(path)
+    return parse(nodes.read_text(located), str(located))
+
+
+def parse(text: str, source: str) -> SweepConfig:
+    """Read a sweep file's text; ``source`` names it in messages. Raises BenchError as :func:`load` does."""
+    problems = nodes.Problems(source)
+    try:
+        root = nodes.parse(text, problems)
+        values = mapping(root, "", problems, _KEYS)
+    except RecursionError:
+        raise BenchError(f"{source}: nested too deeply") from None
+    problems.raise_all()
+    assert values is not None  # a problem was noted otherwise
+    return SweepConfig(**{key: value for key, value in values.items() if key != "schema"}, question=question(text))
+
+
+def question(text: str) -> str:
+    """The header comment's paragraph that starts with ``# Question:``, or nothing."""
+    said: list[str] = []
+    for line in text.splitlines():
+        comment = line.removeprefix("#").strip()
+        if not line.startswith("#") or (said and not comment):
+            break
+        if said:
+            said.append(comment)
+        elif comment.startswith(QUESTION):
+            said.append(comment.removeprefix(QUESTION).strip())
+    return " ".join(said)

@@ -1,0 +1,71 @@
+"""A SweepConfig to the text of ``config.resolved.yaml``: every key written out, floats exact, ``load`` reads it back.
+
+A preset keeps its name, which is what carries its router and source, with its resolved values in a comment.
+"""
+
+from dataclasses import asdict, fields
+from typing import Any
+
+from bench import units
+from bench.config.sections import MEASURE_KEYS, SCHEMA, SHAPE_SIZES
+from bench.config.spec import SweepConfig
+from moe_impl.links import PACED_PRESETS
+from moe_impl.options import Link
+from moe_impl.shapes import PRESETS, ModelShape
+
+QUESTION = "Question:"
+
+
+def dump_resolved(config: SweepConfig) -> str:
+    """YAML text that ``load`` reads back to an equal SweepConfig."""
+    lines = [f"# {QUESTION} {config.question}"] if config.question else []
+    lines += [f"schema: {SCHEMA}", "case:"]
+    for axis in fields(config.case):
+        lines.append(f"  {axis.name}:")
+        for value in getattr(config.case, axis.name):
+            lines.append(f"    - {_value(value)}")
+    lines.append("variants:")
+    for spec in config.variants:
+        entries = (f"{name}: [{', '.join(map(str, values))}]" for name, values in spec.values)
+        lines.append(f"  - {{{', '.join(entries)}}}")
+    lines.append("measure:")
+    for key, (name, _) in MEASURE_KEYS.items():
+        lines.append(f"  {key}: {_setting(name, getattr(config.measure, name))}")
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, ModelShape):
+        return _model(value)
+    return _link(value) if isinstance(value, Link) else str(value)
+
+
+def _model(model: ModelShape) -> str:
+    sizes = ", ".join(f"{size}: {getattr(model, size)}" for size in SHAPE_SIZES)
+    if model == PRESETS.get(model.name):
+        router = ", ".join(f"{name}: {value}" for name, value in asdict(model.router).items())
+        return f"{model.name}  # {{{sizes}}}, router {{{router}}}"
+    return f"{{{sizes}}}"
+
+
+def _link(link: Link) -> str:
+    if link.transport == "local":
+        return link.name
+    alpha = ", ".join(f"{time.direction}: {exact(time.alpha_s, units.TIME)}" for time in link.times)
+    bandwidth = ", ".join(f"{time.direction}: {exact(time.bandwidth_bytes_per_s, units.RATE)}" for time in link.times)
+    written_out = f"{{paced: {{alpha: {{{alpha}}}, bandwidth: {{{bandwidth}}}, comm_sms: {link.comm_sms}}}}}"
+    if link == PACED_PRESETS.get(link.name):
+        return f"{{paced: {link.name}}}  # {written_out}"
+    return written_out
+
+
+def _setting(name: str, value: float) -> str:
+    if isinstance(value, int):
+        return str(value)
+    return exact(value, units.TIME if name.endswith("_s") else units.FRACTION)
+
+
+def exact(value: float, dimension: units.Dimension) -> str:
+    """A quantity in its SI unit with every digit, as :func:`bench.units.parse` reads it."""
+    unit = next(unit for unit, factor in dimension.units.items() if factor == 1)
+    return f"{value!r} {unit}"

@@ -1,0 +1,1 @@
+"""From stored Trials to verdicts. Never imports torch, touches no file."""

@@ -1,0 +1,178 @@
+"""Decide: each overlapped variant (T2o) against its own unsplit run (T1), with a verdict and the reasons for none."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from statistics import median
+
+from bench.deciding import join, stats
+from bench.deciding.stats import Estimate
+from bench.measure.settings import MeasureSettings
+from bench.results import FAILURES, Measurement, Trial
+from moe_impl.options import Link, Variant, Workload
+from moe_impl.support import CPU_ONLY
+
+
+class Verdict(StrEnum):
+    """Of TBO on against off."""
+
+    FASTER = "FASTER"
+    SLOWER = "SLOWER"
+    SAME = "SAME"
+    UNDECIDED = "UNDECIDED"
+
+
+class Reason(StrEnum):
+    """Why a verdict is UNDECIDED. The list is closed."""
+
+    CPU = CPU_ONLY
+    BASELINE_MISSING = "T1 was not run"
+    BASELINE_FAILED = "T1 failed or was skipped"
+    PASS_FAILED = "failed in at least one pass"
+    UNPAIRED = "T1 and T2o do not hold the same mirrored blocks"
+    MACHINES_DIFFER = "passes ran on different machines or timers"
+    ONE_PASS = "one pass only"
+    FEW_COMMON_PASSES = "fewer than two passes timed both T1 and T2o"
+    STRADDLES = "the interval lies on both sides of 1"
+    TOUCHES_MARGIN = "the interval touches the margin"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One T2o against its own T1."""
+
+    workload: Workload
+    link: Link
+    variant: Variant
+    verdict: Verdict
+    reasons: tuple[Reason, ...]
+    """Why UNDECIDED; empty otherwise."""
+    estimate: Estimate | None
+    """None where no pass timed both."""
+    baseline_s: float | None
+    """Median of T1's samples over the common passes."""
+    variant_s: float | None
+    """Median of T2o's samples over the common passes."""
+    labels: tuple[str, ...]
+    """What every number of this row must say of itself."""
+    limits: tuple[str, ...]
+    """Why this row may not be used for advice; empty if it may."""
+    flags: tuple[str, ...]
+    """Doubts about the samples, of T1 and T2o."""
+    timers: tuple[str, ...]
+
+    @property
+    def baseline(self) -> Variant:
+        """T1."""
+        return self.variant.unsplit()
+
+    @property
+    def speedup(self) -> float | None:
+        """T1 / T2o: above 1 TBO is faster."""
+        return None if self.estimate is None else self.estimate.speedup
+
+    @property
+    def low(self) -> float | None:
+        return None if self.estimate is None else self.estimate.low
+
+    @property
+    def high(self) -> float | None:
+        return None if self.estimate is None else self.estimate.high
+
+    @property
+    def confidence(self) -> float | None:
+        return None if self.estimate is None else self.estimate.confidence
+
+    @property
+    def min_detectable(self) -> float | None:
+        """As a fraction of the speed-up."""
+        return None if self.estimate is None else self.estimate.min_detectable
+
+    @property
+    def passes(self) -> int:
+        """Passes that timed both sides."""
+        return 0 if self.estimate is None else self.estimate.passes
+
+
+def compare_off_on(trials: Iterable[Trial], measure: MeasureSettings) -> list[Comparison]:
+    """Every T2o that was timed at least once, against its own T1 of the same case and pass."""
+    comparisons = []
+    for passes in join.by_case(trials).values():
+        for variant in join.variants_of(passes):
+            if variant.role == "T2o" and join.timed(passes, variant):
+                comparisons.append(_compare(passes, variant, measure))
+    return comparisons
+
+
+def decide(estimate: Estimate, measure: MeasureSettings) -> tuple[Verdict, tuple[Reason, ...]]:
+    """The verdict of an interval: ``decide_beyond`` goes first, then ``same_within``."""
+    low, high = estimate.low, estimate.high
+    if low is None or high is None:
+        return Verdict.UNDECIDED, (Reason.ONE_PASS,)
+    if low > 1 + measure.decide_beyond:
+        return Verdict.FASTER, ()
+    if high < 1 - measure.decide_beyond:
+        return Verdict.SLOWER, ()
+    if low >= 1 - measure.same_within and high <= 1 + measure.same_within:
+        return Verdict.SAME, ()
+    return Verdict.UNDECIDED, (Reason.STRADDLES if low < 1 < high else Reason.TOUCHES_MARGIN,)
+
+
+def _compare(passes: Sequence[Trial], variant: Variant, measure: MeasureSettings) -> Comparison:
+    off, on = join.timed(passes, variant.unsplit()), join.timed(passes, variant)
+    common = sorted(off.keys() & on.keys())
+    doubts = _doubts(passes, variant, len(common))
+    try:
+        logs = [stats.paired_logs(off[p].samples_s, on[p].samples_s) for p in common]
+    except ValueError:
+        doubts.append(Reason.UNPAIRED)
+        logs = []
+    estimate = stats.estimate(logs) if logs else None
+    verdict = Verdict.UNDECIDED
+    if estimate is not None and not doubts:
+        verdict, decided = decide(estimate, measure)
+        doubts += decided
+    return Comparison(
+        workload=passes[0].workload,
+        link=passes[0].link,
+        variant=variant,
+        verdict=verdict,
+        reasons=tuple(doubts),
+        estimate=estimate,
+        baseline_s=_median_s(off, common),
+        variant_s=_median_s(on, common),
+        labels=_distinct(m.labels for m in on.values()),
+        limits=_distinct(m.limits for m in [*off.values(), *on.values()]),
+        flags=_distinct(m.flags for m in [*off.values(), *on.values()]),
+        timers=tuple(dict.fromkeys(trial.timer for trial in passes)),
+    )
+
+
+def _doubts(passes: Sequence[Trial], variant: Variant, num_common: int) -> list[Reason]:
+    """What forbids a verdict whatever the interval says."""
+    doubts = []
+    baseline = join.measured(passes, variant.unsplit())
+    if any(trial.machine.device == "cpu" for trial in passes):
+        doubts.append(Reason.CPU)
+    if not baseline:
+        doubts.append(Reason.BASELINE_MISSING)
+    elif not join.timed(passes, variant.unsplit()):
+        doubts.append(Reason.BASELINE_FAILED)
+    # A variant that crashed or gave a wrong answer once must not win on the passes in which it did not.
+    elif any(m.status in FAILURES for m in [*baseline.values(), *join.measured(passes, variant).values()]):
+        doubts.append(Reason.PASS_FAILED)
+    if len({(trial.machine, trial.timer) for trial in passes}) > 1:
+        doubts.append(Reason.MACHINES_DIFFER)
+    if len(passes) == 1:
+        doubts.append(Reason.ONE_PASS)
+    elif num_common < 2:
+        doubts.append(Reason.FEW_COMMON_PASSES)
+    return doubts
+
+
+def _median_s(measurements: dict[int, Measurement], common: Sequence[int]) -> float | None:
+    return median(join.samples_s(measurements[p] for p in common)) if common else None
+
+
+def _distinct(texts: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text for group in texts for text in group))

@@ -1,0 +1,100 @@
+"""Speed-ups from paired samples: log ratios, Student's t over passes. Pure floats; knows no case, variant or file.
+
+Why pairs, and why only pass means enter the interval: clocks wander within a pass and processes differ between passes,
+so samples are no independent draws. A mirrored block (A B C C B A) cancels linear drift between its variants, and a
+pass is a fresh process, hence the unit that is repeated.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from scipy.special import stdtrit
+
+BLOCK_SAMPLES = 2
+"""A mirrored block holds two samples of every variant."""
+FEW_PASSES = 5
+"""Below this many passes the interval is a 99 % one: the spread of so few means is itself badly known."""
+CONFIDENCE_FEW, CONFIDENCE = 0.99, 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A speed-up, baseline time over candidate time: above 1 the candidate is faster."""
+
+    pass_logs: tuple[float, ...]
+    """Mean log ratio of each pass."""
+    within_sd: float | None
+    """Standard deviation of the paired logs within a pass, pooled over passes; None with one pair a pass."""
+
+    @property
+    def passes(self) -> int:
+        return len(self.pass_logs)
+
+    @property
+    def confidence(self) -> float:
+        """Of the interval ``low``..``high``, as a fraction."""
+        return CONFIDENCE_FEW if self.passes < FEW_PASSES else CONFIDENCE
+
+    @property
+    def speedup(self) -> float:
+        """Geometric mean over passes."""
+        return math.exp(fmean(self.pass_logs))
+
+    @property
+    def between_sd(self) -> float | None:
+        """Standard deviation of the pass means; None with one pass."""
+        return stdev(self.pass_logs) if self.passes > 1 else None
+
+    @property
+    def half_width(self) -> float | None:
+        """Of the interval of the mean log, Student's t with passes - 1 degrees of freedom; None with one pass."""
+        if self.between_sd is None:
+            return None
+        quantile = float(stdtrit(self.passes - 1, 0.5 + self.confidence / 2))
+        return quantile * self.between_sd / math.sqrt(self.passes)
+
+    @property
+    def low(self) -> float | None:
+        """Lower end of the speed-up's interval; None with one pass."""
+        return None if self.half_width is None else self.speedup * math.exp(-self.half_width)
+
+    @property
+    def high(self) -> float | None:
+        """Upper end of the speed-up's interval; None with one pass."""
+        return None if self.half_width is None else self.speedup * math.exp(self.half_width)
+
+    @property
+    def min_detectable(self) -> float | None:
+        """Smallest effect this many passes can tell from none, as a fraction: the interval's half-width."""
+        return None if self.half_width is None else math.expm1(self.half_width)
+
+
+def paired_logs(baseline_s: Sequence[float], candidate_s: Sequence[float]) -> list[float]:
+    """log(baseline / candidate) of each mirrored block's mean, for the samples of one pass in measuring order.
+
+    Raises:
+        ValueError: the two sides do not hold the same whole number of blocks, at least one.
+    """
+    if len(baseline_s) != len(candidate_s) or not baseline_s or len(baseline_s) % BLOCK_SAMPLES:
+        raise ValueError(
+            f"{len(baseline_s)} and {len(candidate_s)} samples: not the same whole number of blocks of {BLOCK_SAMPLES}"
+        )
+    starts = range(0, len(baseline_s), BLOCK_SAMPLES)
+    sums = ((sum(baseline_s[i : i + BLOCK_SAMPLES]), sum(candidate_s[i : i + BLOCK_SAMPLES])) for i in starts)
+    return [math.log(baseline / candidate) for baseline, candidate in sums]
+
+
+def estimate(passes: Sequence[Sequence[float]]) -> Estimate:
+    """The speed-up over passes, each given by its paired logs.
+
+    Raises:
+        ValueError: no pass.
+    """
+    if not passes:
+        raise ValueError("a speed-up needs at least one pass")
+    spread = [(len(logs) - 1, stdev(logs) ** 2) for logs in passes if len(logs) > 1]
+    freedom = sum(weight for weight, _ in spread)
+    within = math.sqrt(sum(weight * variance for weight, variance in spread) / freedom) if freedom else None
+    return Estimate(tuple(fmean(logs) for logs in passes), within)

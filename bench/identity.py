@@ -1,0 +1,46 @@
+"""Stable ids: the same case has the same id in every run, on every machine, after every new axis.
+
+An id is the head of a sha256 over the canonical JSON of the fields that differ from their defaults, presets resolved
+to SI values. A new field with a default therefore orphans no baseline; a changed default bumps ``IDENTITY_VERSION``.
+"""
+
+import hashlib
+import json
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any
+
+from moe_impl.options import Link, Variant, Workload
+
+IDENTITY_VERSION = 1
+# History: 1 = first.
+ID_LENGTH = 16
+
+
+def canonical(value: Any) -> Any:
+    """JSON-able form of a frozen dataclass without defaults and without fields that are for people only."""
+    if is_dataclass(value):
+        kept = {}
+        for spec in fields(value):
+            item = getattr(value, spec.name)
+            default = spec.default if spec.default_factory is MISSING else spec.default_factory()
+            if spec.metadata.get("identity", True) and item != default:
+                kept[spec.name] = canonical(item)
+        return kept
+    if isinstance(value, (tuple, list)):
+        return [canonical(item) for item in value]
+    return value
+
+
+def _digest(*parts: Any) -> str:
+    text = json.dumps([IDENTITY_VERSION, *map(canonical, parts)], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH]
+
+
+def case_id(workload: Workload, link: Link) -> str:
+    """Id of what is compared: everything that is the same on both sides."""
+    return _digest(workload, link)
+
+
+def variant_id(variant: Variant) -> str:
+    """Id of one way to run it."""
+    return _digest(variant)

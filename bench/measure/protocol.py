@@ -1,0 +1,91 @@
+"""How samples are taken: warm up, then rounds in which all variants take turns, mirrored (A B C C B A)."""
+
+import gc
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from statistics import median
+
+from bench.measure.settings import MeasureSettings
+from bench.measure.timer import Timer
+
+MIN_WARM_UP_CALLS = 3
+MAX_WARM_UP_CALLS = 2000
+
+
+@dataclass
+class Samples:
+    """One variant's samples in measuring order."""
+
+    samples_s: list[float] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    """Each sample's place among all samples of the case in this pass."""
+    rounds: list[int] = field(default_factory=list)
+
+
+Announce = Callable[[str, str | None], None]
+"""Told (what begins, variant id or None for all): lets a supervisor see progress."""
+
+
+@contextmanager
+def garbage_collector_paused() -> Iterator[None]:
+    """A collection inside a sample would be counted as the variant's."""
+    gc.collect()
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def warm_up(call: Callable[[], object], timer: Timer, warm_up_s: float) -> float:
+    """Run untimed until ``warm_up_s`` have passed; returns the median of the later half, in seconds."""
+    taken: list[float] = []
+    while len(taken) < MIN_WARM_UP_CALLS or (sum(taken) < warm_up_s and len(taken) < MAX_WARM_UP_CALLS):
+        taken.append(timer.time_s(call))
+    return median(taken[len(taken) // 2 :])
+
+
+def repeats_for(estimates_s: Mapping[str, float], round_min_s: float) -> int:
+    """How often a round repeats its mirrored order to last at least ``round_min_s``."""
+    return max(1, math.ceil(round_min_s / (2 * sum(estimates_s.values()))))
+
+
+def measure(
+    calls: Mapping[str, Callable[[], object]],
+    timer: Timer,
+    settings: MeasureSettings,
+    announce: Announce,
+) -> dict[str, Samples]:
+    """Time every variant of a case.
+
+    Args:
+        calls: variant id -> one iteration.
+        announce: called before each variant's warm-up and before each round.
+
+    Returns:
+        variant id -> its samples; each has 2 * repeats * rounds of them, pairwise comparable by position.
+    """
+    estimates_s: dict[str, float] = {}
+    for variant_id, call in calls.items():
+        announce("warm-up", variant_id)
+        estimates_s[variant_id] = warm_up(call, timer, settings.warm_up_s)
+    repeats = repeats_for(estimates_s, settings.round_min_s)
+    order = list(calls)
+    mirrored = order + order[::-1]
+    taken = {variant_id: Samples() for variant_id in order}
+    place = 0
+    with garbage_collector_paused():
+        for round_index in range(settings.rounds):
+            announce(f"round {round_index + 1} of {settings.rounds}", None)
+            for _ in range(repeats):
+                for variant_id in mirrored:
+                    samples = taken[variant_id]
+                    samples.samples_s.append(timer.time_s(calls[variant_id]))
+                    samples.places.append(place)
+                    samples.rounds.append(round_index)
+                    place += 1
+    return taken

@@ -1,0 +1,202 @@
+"""One case in one pass: build, check, time, stamp the stages. The order of these is the method."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from bench import correctness
+from bench.cases import Case
+from bench.identity import variant_id
+from bench.measure.protocol import Samples, measure
+from bench.measure.settings import MeasureSettings
+from bench.measure.stages import PERTURBED_BEYOND, stage_times
+from bench.measure.timer import Timer
+from bench.results import Measurement, Status, Trial
+from bench.running.messages import Event, JobCase, Phase, Step
+from bench.running.progress_file import ProgressFile
+from bench.targets import Target, Targets
+from moe_impl import support
+from moe_impl.options import Machine, Variant
+from moe_impl.variant_run import VariantRun
+
+
+class CaseFailureError(Exception):
+    """Something raised (its ``__cause__``) while a case was under way."""
+
+    def __init__(self, phase: Phase, variant_id: str | None) -> None:
+        super().__init__(phase, variant_id)
+        self.phase: Phase = phase
+        self.variant_id = variant_id
+
+
+@dataclass(frozen=True)
+class PassContext:
+    """What all cases of a pass share."""
+
+    pass_index: int
+    settings: MeasureSettings
+    device: torch.device
+    machine: Machine
+    targets: Targets
+    timer: Timer
+    progress: ProgressFile
+    tell: Callable[[Event], None]
+
+
+@dataclass
+class _Checked:
+    """A variant that agrees with the oracle, and what later runs of it must equal."""
+
+    run: VariantRun
+    final_TH: Tensor
+    """The last layer's next x."""
+    first_layer_TH: Tensor
+    """The first layer's output: the only one whose input is the same for every variant."""
+    last_timed_TH: Tensor | None = None
+
+
+@dataclass
+class CaseRun:
+    """Runs one case; ``trial`` is its only door."""
+
+    context: PassContext
+    case: Case
+    outcome: dict[str, Measurement]
+    """By variant id; settled ones (skipped, failed before) from the start."""
+    phase: Phase = "build"
+    current: str | None = None
+    checked: dict[str, _Checked] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, context: PassContext, job_case: JobCase) -> "CaseRun":
+        return cls(context, job_case.case, {m.variant_id: m for m in job_case.settled})
+
+    def trial(self) -> Trial:
+        """Run everything that is not settled.
+
+        Raises:
+            CaseFailureError: with the phase and the variant under way.
+        """
+        started_at, started_s = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
+        try:
+            self._begin("build")
+            target = self.context.targets.build(self.case)
+            self._begin("self-check")
+            target.check_link(self.context.timer.device_time_s)
+            for index, variant in enumerate(self.case.variants):
+                if variant_id(variant) not in self.outcome:
+                    self._begin("check", variant)
+                    self._check(target, variant, self.context.progress.of(index))
+            measuring_s = time.perf_counter()
+            self._measure()
+            measured_s = time.perf_counter() - measuring_s
+            for variant in self.case.variants:
+                if variant_id(variant) in self.checked:
+                    self._begin("stages", variant)
+                    self._stamp(target, variant)
+        except Exception as error:  # whatever it is, the supervisor must learn where it happened
+            raise CaseFailureError(self.phase, self.current) from error
+        elapsed_s = time.perf_counter() - started_s
+        return Trial(
+            workload=self.case.workload,
+            link=self.case.link,
+            pass_index=self.context.pass_index,
+            machine=self.context.machine,
+            measurements=tuple(self.outcome[variant_id(variant)] for variant in self.case.variants),
+            timer=self.context.timer.name,
+            started_at=started_at,
+            elapsed_s=elapsed_s,
+            overhead_s=elapsed_s - measured_s,
+            traffic=target.traffic(),
+        )
+
+    def _begin(self, phase: Phase, variant: Variant | None = None) -> None:
+        self._announce(phase, None if variant is None else variant_id(variant))
+        self.context.progress.clear()
+
+    def _announce(self, phase: Phase, current: str | None, detail: str = "") -> None:
+        self.phase, self.current = phase, current
+        self.context.tell(Step(self.case.case_id, phase, current, detail))
+
+    def _check(self, target: Target, variant: Variant, progress: Callable[[int], None]) -> None:
+        """Against the oracle on the run's own inputs, then against the variants it must agree with."""
+        target.poison(variant)
+        run = target.run(variant, progress)
+        final_TH, traces = run.traced()
+        errors = [correctness.errors(trace.y_TH, target.oracle(layer, trace)) for layer, trace in enumerate(traces)]
+        this = _Checked(run, final_TH, traces[0].y_TH)
+        unsplit = self.checked.get(variant_id(variant.unsplit()))
+        same = None if unsplit is None else torch.equal(final_TH, unsplit.final_TH)
+        precision = self.case.workload.precision
+        check = correctness.judge(precision, errors, same)
+        wrong = None if check.passed else "differs from the oracle"
+        wrong = wrong or self._disagreement(target, variant, this, unsplit)
+        labels = support.labels(self.case.workload, self.case.link, variant, self.context.machine)
+        limits = support.limits(self.case.workload, variant, self.context.machine)
+        status = Status.INCORRECT if wrong else Status.OK
+        self.outcome[variant_id(variant)] = Measurement(variant, status, wrong, check, labels=labels, limits=limits)
+        if not wrong:
+            self.checked[variant_id(variant)] = this
+
+    def _disagreement(self, target: Target, variant: Variant, this: _Checked, unsplit: _Checked | None) -> str | None:
+        """What a backend's own promises say about two runs of the same workload."""
+        serial = self.checked.get(variant_id(variant.split_serial()))
+        if serial and target.deterministic(variant) and not torch.equal(this.final_TH, serial.final_TH):
+            return "differs from the split serial run, bit for bit: a missing dependency?"
+        if unsplit is None:
+            return None
+        if target.batch_invariant(variant):
+            return None if torch.equal(this.final_TH, unsplit.final_TH) else "differs from the unsplit run, bit for bit"
+        errors = correctness.errors(this.first_layer_TH, unsplit.first_layer_TH)
+        if errors.within(correctness.AGREEMENT[self.case.workload.precision]):
+            return None
+        return f"differs from the unsplit run by {errors.relative:.1e} in the first layer"
+
+    def _measure(self) -> None:
+        """Time the checked variants by turns; the last timed output must be the checked one."""
+        if not self.checked:
+            return
+
+        def keeping(this: _Checked) -> Callable[[], None]:
+            def call() -> None:
+                this.last_timed_TH = this.run()
+
+            return call
+
+        def announce(detail: str, current: str | None) -> None:
+            self._announce("warm-up" if detail == "warm-up" else "measure", current, detail)
+
+        calls = {key: keeping(this) for key, this in self.checked.items()}
+        samples = measure(calls, self.context.timer, self.context.settings, announce)
+        for key, this in list(self.checked.items()):
+            assert this.last_timed_TH is not None
+            if torch.equal(this.last_timed_TH, this.final_TH):
+                self.outcome[key] = with_samples(self.outcome[key], samples[key])
+            else:
+                reason = "the last timed iteration's output differs from the checked one"
+                self.outcome[key] = replace(self.outcome[key], status=Status.INCORRECT, reason=reason)
+                del self.checked[key]
+
+    def _stamp(self, target: Target, variant: Variant) -> None:
+        key = variant_id(variant)
+        stages, memory = target.watching_memory(lambda: stage_times(self.checked[key].run, self.context.device))
+        timed_s = median(self.outcome[key].samples_s)
+        flags = self.outcome[key].flags
+        if abs(stages.span_s / timed_s - 1) > PERTURBED_BEYOND:
+            flags = (*flags, f"stage pass perturbed: its span is {stages.span_s / timed_s:.2f}x the timed median")
+        self.outcome[key] = replace(self.outcome[key], stages=stages, memory=memory, flags=flags)
+
+
+def with_samples(measurement: Measurement, samples: Samples) -> Measurement:
+    """The measurement with its timings."""
+    return replace(
+        measurement,
+        samples_s=tuple(samples.samples_s),
+        places=tuple(samples.places),
+        rounds=tuple(samples.rounds),
+    )

@@ -1,0 +1,95 @@
+"""A report as one JSON document, for scripts: every stored and derived number, SI units in the names."""
+
+from dataclasses import asdict
+from typing import Any
+
+from bench.deciding.decompose import Decomposition
+from bench.identity import variant_id
+from bench.render import sentences
+from bench.report_model import NotTimed, ReportModel, Row, Section
+
+SCHEMA_VERSION = 1
+# History: 1 = first.
+
+
+def document(model: ReportModel) -> dict[str, Any]:
+    """JSON-able; None = unknown."""
+    return {
+        "schema": SCHEMA_VERSION,
+        "run": model.run,
+        "question": model.question,
+        "headline": sentences.headline(model),
+        "performance_claim": not model.on_cpu,
+        "machines": [asdict(machine) for machine in model.machines],
+        "passes": model.passes,
+        "measure": asdict(model.measure),
+        "comparisons": [_row(row) for section in model.sections for row in section.rows],
+        "break_evens": [_break_even(section) for section in model.sections],
+        "noise_floor": asdict(model.noise),
+        "failures": [_not_timed(entry) for entry in model.failures],
+        "skips": [_not_timed(entry) for entry in model.skips],
+        "environment": model.environment,
+        "commands": list(model.commands),
+    }
+
+
+def _row(row: Row) -> dict[str, Any]:
+    found = row.comparison
+    return {
+        "workload": asdict(found.workload),
+        "link": asdict(found.link),
+        "variant": asdict(found.variant),
+        "variant_id": variant_id(found.variant),
+        "baseline": asdict(found.baseline),
+        "timers": list(found.timers),
+        "off_s": found.baseline_s,
+        "on_s": found.variant_s,
+        "speedup": found.speedup,
+        "low": found.low,
+        "high": found.high,
+        "confidence": found.confidence,
+        "passes": found.passes,
+        "verdict": found.verdict.value,
+        "reasons": [reason.value for reason in found.reasons],
+        "min_detectable": found.min_detectable,
+        "labels": list(found.labels),
+        "limits": list(found.limits),
+        "flags": list(found.flags),
+        "off_activations_bytes": row.off_activations_bytes,
+        "on_activations_bytes": row.on_activations_bytes,
+        "decomposition": None if row.decomposition is None else _decomposition(row.decomposition),
+    }
+
+
+def _decomposition(why: Decomposition) -> dict[str, Any]:
+    return {
+        **asdict(why),
+        "dilation": dict(why.dilation),
+        "penalty_s": why.penalty_s,
+        "gain_s": why.gain_s,
+        "net_s": why.net_s,
+        "unsplit_bound_s": why.unsplit_bound_s,
+        "efficiency": why.efficiency,
+    }
+
+
+def _break_even(section: Section) -> dict[str, Any]:
+    even = section.break_even
+    workload = {key: value for key, value in asdict(even.series.workload).items() if key != "tokens"}
+    return {
+        "workload": workload,
+        "link": asdict(even.series.link),
+        "variant": asdict(even.series.variant),
+        "kind": even.kind.value,
+        "verdicts": {str(tokens): verdict.value for tokens, verdict in even.verdicts},
+        "largest_not_faster": even.largest_not_faster,
+        "smallest_faster": even.smallest_faster,
+        "crossing_tokens": even.crossing,
+        "crossing_low_tokens": even.crossing_low,
+        "crossing_high_tokens": even.crossing_high,
+        "why": list(even.why),
+    }
+
+
+def _not_timed(entry: NotTimed) -> dict[str, Any]:
+    return {**asdict(entry), "status": entry.status.value, "passes": list(entry.passes)}

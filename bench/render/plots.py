@@ -1,0 +1,198 @@
+"""The report's pictures as SVG text: speed-up over tokens, and where the time goes. Ink follows the page's colour."""
+
+import io
+import textwrap
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from bench.deciding.compare import Comparison
+from bench.deciding.decompose import Decomposition
+from bench.deciding.join import Series
+from bench.render import palette, sentences, words
+from bench.render.picture import Picture
+from bench.report_model import Panel, ReportModel, Section
+from moe_impl.support import CPU_ONLY
+
+INK = "#010203"
+"""A colour that nothing else has: replaced by currentColor, so that text and axes suit light and dark pages."""
+INTERVAL_SHOWN = 0.5
+"""Of a speed-up: how far its interval may stretch the axis."""
+HEADING_WIDTH = 115
+"""Characters of a heading's line that fit above the axes."""
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "moe-tbo-bench",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "hatch.linewidth": 0.8,
+}
+
+
+def of(model: ReportModel) -> list[Picture]:
+    """Speed-up plots first, then one decomposition a series that has one."""
+    panels = [_speedups(model, panel, index) for index, panel in enumerate(model.panels, 1)]
+    explained = [section for section in model.sections if any(row.decomposition for row in section.rows)]
+    return panels + [_decomposition(model, section, index) for index, section in enumerate(explained, 1)]
+
+
+def _draw(name: str, title: str, height: float, paint: Callable[[Axes], None], series: Series | None = None) -> Picture:
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        paint(figure.add_subplot())
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    return Picture(name, title, text[text.index("<svg") :].strip().replace(INK, "currentColor"), series)
+
+
+def _heading(axes: Axes, model: ReportModel, title: str, labels: Iterable[str]) -> None:
+    said = "; ".join([sentences.machine(model), *dict.fromkeys([*([CPU_ONLY] if model.on_cpu else []), *labels])])
+    axes.set_title("\n".join([title, *textwrap.wrap(said, HEADING_WIDTH)]), fontsize=9.5)
+
+
+def _token_axis(axes: Axes, tokens: Iterable[int]) -> None:
+    ticks = sorted(set(tokens))
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator([float(tick) for tick in ticks]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(ticks, [words.count(tick) for tick in ticks])
+    axes.set_xlim(ticks[0] / 1.25, ticks[-1] * 1.25)
+    axes.set_xlabel("tokens of this rank in one forward (log2)")
+
+
+def _speedups(model: ReportModel, panel: Panel, index: int) -> Picture:
+    first = panel.sections[0].series
+    shape = words.shape(first.workload)
+    title = f"Speed-up of TBO over tokens: {shape}, link {words.link(first.link)}"
+    precisions = list(dict.fromkeys(section.series.workload.precision for section in panel.sections))
+    variants = list(dict.fromkeys(section.series.variant.label for section in panel.sections))
+
+    def paint(axes: Axes) -> None:
+        axes.axhline(1, color=INK, linewidth=1)
+        for place, section in enumerate(panel.sections):
+            which = variants.index(section.series.variant.label)
+            colour = palette.pick(palette.LINES, precisions.index(section.series.workload.precision))
+            dash = palette.pick(palette.DASHES, which)
+            _line(axes, section, colour, palette.pick(palette.MARKERS, which), dash)
+            _crossing(axes, section, colour, dash, place)
+        _token_axis(axes, (row.tokens for section in panel.sections for row in section.rows))
+        axes.set_ylabel("speed-up T1 / T2o (above 1: TBO faster)")
+        axes.set_ylim(*_speedup_limits(row.comparison for section in panel.sections for row in section.rows))
+        axes.grid(axis="y", color=INK, alpha=0.12)
+        axes.legend(loc="best")
+        _heading(axes, model, title, dict.fromkeys(label for section in panel.sections for label in section.labels))
+
+    return _draw(f"speedup-{index}", title, 4.6, paint)
+
+
+def _speedup_limits(rows: Iterable[Comparison]) -> tuple[float, float]:
+    """Show every speed-up and 1; an interval may leave the picture, else one noisy row flattens all others."""
+    shown = [1.0]
+    for row in rows:
+        if row.speedup is not None:
+            reach = INTERVAL_SHOWN * row.speedup
+            shown += [row.speedup, max(row.low or 0.0, row.speedup - reach), min(row.high or 0.0, row.speedup + reach)]
+    margin = 0.06 * (max(shown) - min(shown))
+    return max(0.0, min(shown) - margin), max(shown) + margin
+
+
+def _line(axes: Axes, section: Section, colour: str, marker: str, dash: str) -> None:
+    known = [row for row in section.rows if row.comparison.speedup is not None]
+    tokens = [row.tokens for row in known]
+    speedups = [row.comparison.speedup or 0.0 for row in known]
+    ends = [(row.comparison.low, row.comparison.high) for row in known]
+    label = words.short_series(section.series)
+    axes.plot(tokens, speedups, color=colour, marker=marker, linestyle=dash, linewidth=1.6, markersize=5, label=label)
+    for count, (low, high) in zip(tokens, ends, strict=True):
+        if low is not None and high is not None:
+            axes.plot([count, count], [low, high], color=colour, linewidth=3, alpha=0.55, solid_capstyle="butt")
+
+
+def _crossing(axes: Axes, section: Section, colour: str, dash: str, place: int) -> None:
+    """Where the line crosses 1; each at a height of its own, since crossings may be close."""
+    crossing = section.break_even.crossing
+    if crossing is not None:
+        axes.axvline(crossing, color=colour, linewidth=1, linestyle=dash, alpha=0.6)
+        axes.annotate(
+            f"≈{words.count(crossing)}",
+            (crossing, 0.02 + 0.055 * place),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, 0),
+            textcoords="offset points",
+            fontsize=9,
+        )
+
+
+def _decomposition(model: ReportModel, section: Section, index: int) -> Picture:
+    rows = [(row, row.decomposition) for row in section.rows if row.decomposition]
+    title = f"Where the time goes: {words.series(section.series)}"
+
+    def paint(axes: Axes) -> None:
+        for place, (_, why) in enumerate(rows):
+            _bars(axes, place, why)
+        axes.axhline(1, color=INK, linewidth=0.6, alpha=0.5)
+        axes.set_xticks(range(len(rows)), [words.tokens_and_time(row) for row, _ in rows])
+        axes.set_xlabel("tokens of this rank in one forward; time of T1 below")
+        axes.set_ylabel("time over T1 (ratio)")
+        axes.use_sticky_edges = False  # the tallest bar would touch the heading
+        axes.margins(y=0.08)
+        axes.set_ylim(bottom=0)
+        axes.legend(
+            handles=_legend(), loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=6, fontsize=9, columnspacing=1.2
+        )
+        _heading(axes, model, title, section.labels)
+
+    return _draw(f"decomposition-{index}", title, 4.4, paint, section.series)
+
+
+BAR_WIDTH = 0.27
+PENALTY: Any = {"facecolor": palette.T2S, "hatch": "////", "edgecolor": INK, "linewidth": 0}
+GAIN: Any = {"facecolor": "none", "edgecolor": palette.T2O, "linestyle": ":", "linewidth": 1.2}
+
+
+def _bars(axes: Axes, place: int, why: Decomposition) -> None:
+    """T1, T2s with its part above T1 hatched, T2o with its distance to T2s outlined, and a bar for the ideal."""
+    t2s, t2o = why.relative(why.t2s_s), why.relative(why.t2o_s)
+
+    def bar(offset: float, bottom: float, top: float, **style: Any) -> None:
+        axes.bar(place + offset * BAR_WIDTH, max(top - bottom, 0), 0.94 * BAR_WIDTH, bottom=bottom, **style)
+
+    bar(-1, 0, 1, color=palette.T1)
+    bar(0, 0, min(t2s, 1), color=palette.T2S)
+    bar(0, 1, t2s, **PENALTY)
+    bar(1, 0, t2o, color=palette.T2O)
+    bar(1, t2o, t2s, **GAIN)
+    if why.bounds is not None:
+        ideal = why.relative(why.bounds.ideal_s)
+        ends = [place + 0.5 * BAR_WIDTH, place + 1.5 * BAR_WIDTH]
+        axes.plot(ends, [ideal, ideal], color=palette.IDEAL, linewidth=3, solid_capstyle="butt")
+
+
+def _legend() -> list[Artist]:
+    return [
+        Patch(color=palette.T1, label="T1 unsplit"),
+        Patch(color=palette.T2S, label="T2s split, serial"),
+        Patch(label="split penalty", **PENALTY),
+        Patch(color=palette.T2O, label="T2o split, overlapped"),
+        Patch(label="overlap gain", **GAIN),
+        Line2D([], [], color=palette.IDEAL, linewidth=3, label="ideal"),
+    ]

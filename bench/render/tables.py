@@ -1,0 +1,205 @@
+"""The report's tables as rows of text, shared by terminal, Markdown and HTML: which columns, in which unit."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from bench.deciding.decompose import Bounds, Decomposition, LaneTimes
+from bench.render import sentences, words
+from bench.report_model import ReportModel, Row, Section
+
+
+@dataclass(frozen=True)
+class Table:
+    """Headers and rows of cells, all text."""
+
+    title: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+    of_words: bool = False
+    """Cells are words, not numbers."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One unit and one number of decimals for all times of a table."""
+
+    name: str
+    per_second: float
+    decimals: int
+
+    def text(self, seconds: float | None, *, signed: bool = False) -> str:
+        if seconds is None:
+            return words.UNKNOWN
+        return f"{seconds * self.per_second:{'+' if signed else ''}.{self.decimals}f}"
+
+
+def unit_for(seconds: Iterable[float | None]) -> Unit:
+    """The unit in which the largest time reads as 1.234, 12.34 or 123.4."""
+    largest = max((s for s in seconds if s is not None), default=0.0)
+    name, per_second = next(
+        ((name, per) for name, per in (("s", 1.0), ("ms", 1e3), ("us", 1e6)) if largest * per >= 1), ("us", 1e6)
+    )
+    digits_before = len(f"{largest * per_second:.0f}")
+    return Unit(name, per_second, max(1, 4 - digits_before))
+
+
+def section_unit(section: Section) -> Unit:
+    """The unit of both of a section's tables."""
+    times: list[float | None] = []
+    for row in section.rows:
+        times += [row.comparison.baseline_s, row.comparison.variant_s]
+        times += [row.decomposition.t2s_s] if row.decomposition else []
+    return unit_for(times)
+
+
+def decision(section: Section) -> Table:
+    """Off against on, the verdict, and why in four numbers."""
+    unit = section_unit(section)
+
+    def cells(row: Row) -> tuple[str, ...]:
+        found, why = row.comparison, row.decomposition
+        return (
+            words.count(row.tokens),
+            unit.text(found.baseline_s),
+            unit.text(found.variant_s),
+            words.speedup(found),
+            found.verdict,
+            *_explained(why, unit),
+        )
+
+    return Table(
+        "TBO off against on",
+        (
+            "tokens",
+            f"off {unit.name}",
+            f"on {unit.name}",
+            "speed-up",
+            "verdict",
+            f"penalty {unit.name}",
+            f"gain {unit.name}",
+            f"ideal {unit.name}",
+            "efficiency",
+        ),
+        tuple(cells(row) for row in section.rows),
+        (
+            sentences.break_even(section.break_even),
+            *sentences.undecided(section),
+            *sentences.doubts(section),
+            sentences.caption(section),
+        ),
+    )
+
+
+def _explained(why: Decomposition | None, unit: Unit) -> tuple[str, ...]:
+    if why is None:
+        return (words.UNKNOWN,) * 4
+    return (
+        unit.text(why.penalty_s, signed=True),
+        unit.text(why.gain_s, signed=True),
+        unit.text(why.bounds.ideal_s if why.bounds else None),
+        words.percent(why.efficiency),
+    )
+
+
+Quantity = Callable[[Row, Unit], str]
+
+
+def _time(pick: Callable[[Decomposition], float | None], *, signed: bool = False) -> Quantity:
+    def text(row: Row, unit: Unit) -> str:
+        return unit.text(pick(row.decomposition) if row.decomposition else None, signed=signed)
+
+    return text
+
+
+def _bound(pick: Callable[[Bounds], float | None]) -> Quantity:
+    return _time(lambda why: pick(why.bounds) if why.bounds else None)
+
+
+def _lane(lanes: Callable[[Decomposition], LaneTimes | None], pick: Callable[[LaneTimes], float]) -> Quantity:
+    def time(why: Decomposition) -> float | None:
+        found = lanes(why)
+        return None if found is None else pick(found)
+
+    return _time(time)
+
+
+def _order(row: Row, unit: Unit) -> str:
+    bounds = row.decomposition.bounds if row.decomposition else None
+    return words.UNKNOWN if bounds is None else bounds.ideal_order
+
+
+QUANTITIES: tuple[tuple[str, Quantity], ...] = (
+    ("T1 unsplit", _time(lambda why: why.t1_s)),
+    ("T2s split, serial", _time(lambda why: why.t2s_s)),
+    ("T2o split, overlapped", _time(lambda why: why.t2o_s)),
+    ("split penalty T2s - T1", _time(lambda why: why.penalty_s, signed=True)),
+    ("overlap gain T2s - T2o", _time(lambda why: why.gain_s, signed=True)),
+    ("net gain - penalty", _time(lambda why: why.net_s, signed=True)),
+    ("T1 compute", _lane(lambda why: why.t1_lanes, lambda lanes: lanes.compute_s)),
+    ("T1 comm", _lane(lambda why: why.t1_lanes, lambda lanes: lanes.comm_s)),
+    ("T2s compute", _lane(lambda why: why.t2s_lanes, lambda lanes: lanes.compute_s)),
+    ("T2s comm", _lane(lambda why: why.t2s_lanes, lambda lanes: lanes.comm_s)),
+    ("unsplit bound", _time(lambda why: why.unsplit_bound_s)),
+    ("schedule bound", _bound(lambda bounds: bounds.schedule_bound_s)),
+    ("ideal", _bound(lambda bounds: bounds.ideal_s)),
+    ("ideal, SMs shared", _bound(lambda bounds: bounds.ideal_sm_s)),
+)
+"""Rows of the explanation, in seconds; one column a token count."""
+
+
+def explanation(section: Section) -> Table:
+    """Where the time went, one column a token count."""
+    unit = section_unit(section)
+
+    def line(name: str, text: Quantity) -> tuple[str, ...]:
+        return (name, *(text(row, unit) for row in section.rows))
+
+    return Table(
+        "Where the time goes",
+        ("tokens", *(words.count(row.tokens) for row in section.rows)),
+        (
+            *(line(f"{name}, {unit.name}", text) for name, text in QUANTITIES),
+            line("order of the ideal", _order),
+            line(
+                "efficiency", lambda row, _: words.percent(row.decomposition.efficiency if row.decomposition else None)
+            ),
+            line("minimum detectable effect", lambda row, _: words.percent(row.comparison.min_detectable)),
+            line("activations off", lambda row, _: words.size(row.off_activations_bytes)),
+            line("activations on", lambda row, _: words.size(row.on_activations_bytes)),
+        ),
+        (*sentences.doubts(section), sentences.caption(section)),
+    )
+
+
+def dilation(section: Section) -> Table | None:
+    """Stage times in T2o over T2s, one column a token count; None without instrumented passes."""
+    known = [dict(row.decomposition.dilation) if row.decomposition else {} for row in section.rows]
+    stages = dict.fromkeys(stage for row in known for stage in row)
+    if not stages:
+        return None
+    return Table(
+        "Dilation: stage time in T2o / T2s",
+        ("stage", *(words.count(row.tokens) for row in section.rows)),
+        tuple((stage, *(f"{row[stage]:.2f}" if stage in row else words.UNKNOWN for row in known)) for stage in stages),
+        (*sentences.doubts(section), sentences.caption(section)),
+    )
+
+
+def of(section: Section) -> list[Table]:
+    """All of a section's tables, the decision first."""
+    stages = dilation(section)
+    return [decision(section), explanation(section), *([stages] if stages else [])]
+
+
+def environment(model: ReportModel) -> Table:
+    """Every recorded fact, nested ones as dotted keys."""
+
+    def flat(prefix: str, value: object) -> Iterable[tuple[str, str]]:
+        if isinstance(value, dict) and value:
+            for key, item in value.items():
+                yield from flat(f"{prefix}.{key}" if prefix else str(key), item)
+        else:
+            yield prefix, "unknown" if value is None else str(value)
+
+    return Table("What was recorded", ("fact", "value"), tuple(flat("", model.environment)), of_words=True)

@@ -1,0 +1,64 @@
+"""The end of a sweep and ``bench compare`` on a terminal: rich renderables, readable at 80 columns."""
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from bench.deciding.compare import Verdict
+from bench.render import sentences, tables, words
+from bench.report_model import ReportModel
+
+STYLES = {
+    Verdict.FASTER: "bold green",
+    Verdict.SLOWER: "bold red",
+    Verdict.SAME: "bold cyan",
+    Verdict.UNDECIDED: "bold yellow",
+}
+FOLDED = {"efficiency": "effi-\nciency"}
+"""Headers wider than their cells, hyphenated so that a table fits 80 columns."""
+MOST_LISTED = 12
+"""Failures and skips shown one by one; the report lists all."""
+
+
+def summary(model: ReportModel) -> RenderableType:
+    """The headline, one table a series, then noise, rule, failures and skips."""
+    parts: list[RenderableType] = [
+        Text(sentences.headline(model), style="bold"),
+        Text(sentences.machine(model), style="dim"),
+    ]
+    if model.question:
+        parts.append(Text(f"Question: {model.question}", style="italic"))
+    if not model.on_cpu:  # the banner is the only answer there
+        others = [section for section in model.sections if section is not model.headline]
+        parts += [Padding(Text(sentences.answer(section, model)), (0, 0, 0, 2)) for section in others]
+    for section in model.sections:
+        parts += ["", Text(words.series(section.series), style="bold"), *_table(tables.decision(section))]
+    parts += ["", Text(sentences.rule(model)), Text(sentences.noise(model))]
+    parts += _listed(f"Failed: {len(model.failures)}", sentences.not_timed_together(model.failures), "red")
+    parts += _listed(f"Skipped: {len(model.skips)}", sentences.not_timed_together(model.skips), "dim")
+    return Group(*parts)
+
+
+def _table(table: tables.Table) -> list[RenderableType]:
+    drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0, header_style="bold")
+    for header in table.headers:
+        left = header == "verdict"
+        # Only headers may fold: a number broken over two lines is misread.
+        drawn.add_column(
+            FOLDED.get(header, header.replace(" ", "\n")), justify="left" if left else "right", no_wrap=True
+        )
+    for row in table.rows:
+        drawn.add_row(*(Text(cell, style=STYLES[Verdict(cell)]) if cell in set(Verdict) else cell for cell in row))
+    notes = [Padding(Text(note, style="" if i == 0 else "dim"), (0, 0, 0, 2)) for i, note in enumerate(table.notes)]
+    return [drawn, *notes]
+
+
+def _listed(title: str, lines: list[str], style: str) -> list[RenderableType]:
+    if not lines:
+        return []
+    shown = [Padding(Text(line, style=style), (0, 0, 0, 2)) for line in lines[:MOST_LISTED]]
+    more = len(lines) - len(shown)
+    rest = [Padding(Text(f"and {more} more lines, all in the report", style=style), (0, 0, 0, 2))] if more else []
+    return ["", Text(title, style="bold"), *shown, *rest]

@@ -1,0 +1,84 @@
+"""Names and quantities as every output writes them."""
+
+from dataclasses import MISSING, fields
+from typing import Any
+
+from bench import units
+from bench.deciding.compare import Comparison
+from bench.deciding.join import Series
+from bench.report_model import Row
+from moe_impl.options import Link, Workload
+
+UNKNOWN = "n/a"
+MOST = 10.0
+"""Ratios and fractions beyond this come from two noisy passes; their digits mean nothing."""
+IN_THE_TITLE = frozenset({"model", "ep_size", "layers", "tokens", "precision"})
+
+
+def count(number: float | int) -> str:
+    """A token count without a thousands separator, as it is written in a sweep file."""
+    return f"{number:.0f}"
+
+
+def counts(numbers: tuple[int, ...]) -> str:
+    """``128, 256 and 512``."""
+    texts = [count(number) for number in numbers]
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
+def percent(fraction: float | None) -> str:
+    """``0.2 %``; beyond MOST a bound, for nobody compares such digits."""
+    if fraction is None:
+        return UNKNOWN
+    return units.format_percent(fraction) if fraction < MOST else f"over {units.format_percent(MOST)}"
+
+
+def size(num_bytes: int | None) -> str:
+    return UNKNOWN if num_bytes is None else units.format_bytes(num_bytes)
+
+
+def speedup(comparison: Comparison) -> str:
+    """``1.210x [1.203, 1.217]``."""
+    if comparison.speedup is None:
+        return UNKNOWN
+    if comparison.low is None or comparison.high is None:
+        return f"{comparison.speedup:.3f}x"
+    high = f"{comparison.high:.3f}" if comparison.high < MOST else f">{MOST:.0f}"
+    return f"{comparison.speedup:.3f}x [{comparison.low:.3f}, {high}]"
+
+
+def link(value: Link) -> str:
+    """``local`` or ``paced h800-nvlink-ep8``."""
+    return value.transport if value.name == value.transport else f"{value.transport} {value.name}"
+
+
+def _said(values: Any, hidden: frozenset[str]) -> list[str]:
+    """Fields that differ from their default, so that a new axis shows without a change here."""
+    said = []
+    for spec in fields(values):
+        value = getattr(values, spec.name)
+        if spec.name not in hidden and spec.default is not MISSING and value != spec.default:
+            said.append(f"{spec.name} {value}")
+    return said
+
+
+def shape(value: Workload) -> str:
+    """``deepseek-v3, EP8, 4 layers``; token count and precision are said apart."""
+    layers = f"{value.layers} layer" + ("s" if value.layers > 1 else "")
+    return ", ".join([value.model.name, f"EP{value.ep_size}", layers, *_said(value, IN_THE_TITLE)])
+
+
+def series(value: Series) -> str:
+    """One line that names everything but the token count."""
+    return f"{short_series(value)} · {shape(value.workload)} · link {link(value.link)}"
+
+
+def tokens_and_time(row: Row) -> str:
+    """A token count over the time of its T1."""
+    t1 = units.format_seconds(row.decomposition.t1_s) if row.decomposition else UNKNOWN
+    return f"{count(row.tokens)}\n{t1}"
+
+
+def short_series(value: Series) -> str:
+    """``streams x2 triton, nvfp4-w4a16``."""
+    return f"{value.variant.label}, {value.workload.precision}"

@@ -1,0 +1,178 @@
+"""Build the report of a run: which answers, rows, failures and doubts, in which order. Makes no text."""
+
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from statistics import median
+from typing import Any, Protocol
+
+from bench import filters
+from bench.cases import Case
+from bench.config.spec import SweepConfig
+from bench.deciding import join
+from bench.deciding.break_even import BreakEven, break_evens
+from bench.deciding.compare import Comparison, compare_off_on
+from bench.deciding.decompose import decompose
+from bench.deciding.join import Series
+from bench.errors import BenchError, Exit
+from bench.report_model import Checks, NoiseFloor, NotTimed, Panel, ReportModel, Row, Section
+from bench.results import Measurement, Status, Trial
+from moe_impl.options import Link, Variant, Workload
+
+
+class Run(Protocol):
+    """What a report reads of a run folder (bench.run_folder)."""
+
+    @property
+    def path(self) -> Path: ...
+    def trials(self) -> list[Trial]: ...
+    def config(self) -> SweepConfig: ...
+    def environment(self) -> dict[str, Any]: ...
+
+
+def only(trials: Sequence[Trial], filter_text: str | None) -> list[Trial]:
+    """The Trials and measurements that a ``--filter`` keeps, each variant with its T1 and T2s; None keeps all.
+
+    Raises:
+        BenchError: a malformed filter, or one that matches nothing.
+    """
+    cases = [
+        Case(passes[0].workload, passes[0].link, tuple(join.variants_of(passes)))
+        for passes in join.by_case(trials).values()
+    ]
+    kept = {case.case_id: case.variants for case in filters.select(cases, filter_text)}
+    return [
+        replace(trial, measurements=tuple(m for m in trial.measurements if m.variant in kept[trial.case_id]))
+        for trial in trials
+        if trial.case_id in kept
+    ]
+
+
+def build(run: Run, trials: Sequence[Trial] | None = None) -> ReportModel:
+    """The report of a run folder.
+
+    Args:
+        run: the opened folder.
+        trials: those to report, where only some of the run's are wanted.
+
+    Raises:
+        BenchError: the run holds no Trial.
+    """
+    trials = run.trials() if trials is None else trials
+    if not trials:
+        raise BenchError(f"{run.path}: no results yet; nothing to compare", code=Exit.NOT_COMPARABLE)
+    config = run.config()
+    cases = join.by_case(trials)
+    comparisons = compare_off_on(trials, config.measure)
+    rows = [_row(cases, comparison) for comparison in comparisons]
+    sections = [_section(answer, rows) for answer in break_evens(comparisons)]
+    config_path = str(run.path / "config.resolved.yaml")
+    return ReportModel(
+        run=str(run.path),
+        question=config.question,
+        machines=tuple(dict.fromkeys(trial.machine for trial in trials)),
+        measure=config.measure,
+        passes=len({trial.pass_index for trial in trials}),
+        sections=tuple(sections),
+        panels=_panels(sections),
+        not_timed=tuple(_not_timed(cases.values(), config_path)),
+        noise=_noise(comparisons),
+        checks=_checks(trials),
+        environment=run.environment(),
+        commands=tuple(
+            shlex.join(words)
+            for words in (
+                ["bench", "sweep", config_path],
+                ["bench", "compare", str(run.path)],
+                ["bench", "report", str(run.path)],
+            )
+        ),
+    )
+
+
+def _row(cases: dict[str, list[Trial]], comparison: Comparison) -> Row:
+    passes = next(p for p in cases.values() if (p[0].workload, p[0].link) == (comparison.workload, comparison.link))
+
+    def activations(variant: Variant) -> int | None:
+        known = [m.memory.activations_bytes for m in join.timed(passes, variant).values() if m.memory is not None]
+        return max(known, default=0) or None
+
+    return Row(
+        comparison,
+        decompose(passes, comparison),
+        activations(comparison.baseline),
+        activations(comparison.variant),
+    )
+
+
+def _section(answer: BreakEven, rows: Iterable[Row]) -> Section:
+    def series(row: Row) -> Series:
+        return join.series_of(row.comparison.workload, row.comparison.link, row.comparison.variant)
+
+    mine = sorted((row for row in rows if series(row) == answer.series), key=lambda row: row.tokens)
+    return Section(
+        answer.series,
+        answer,
+        tuple(mine),
+        labels=_distinct(row.comparison.labels for row in mine),
+        flags=_distinct(row.comparison.flags for row in mine),
+        timers=_distinct(row.comparison.timers for row in mine),
+    )
+
+
+def _panels(sections: Iterable[Section]) -> tuple[Panel, ...]:
+    groups: dict[tuple[Any, ...], list[Section]] = {}
+    for section in sections:
+        workload = section.series.workload
+        shared = (getattr(workload, spec.name) for spec in fields(workload) if spec.name != "precision")
+        groups.setdefault((section.series.link, *shared), []).append(section)
+    return tuple(Panel(tuple(group)) for group in groups.values())
+
+
+def _not_timed(cases: Iterable[Sequence[Trial]], config_path: str) -> Iterable[NotTimed]:
+    for passes in cases:
+        workload, link = passes[0].workload, passes[0].link
+        for variant in join.variants_of(passes):
+            outcomes: dict[tuple[Status, str | None], list[int]] = {}
+            for pass_index, m in join.measured(passes, variant).items():
+                if m.status is not Status.OK:
+                    outcomes.setdefault((m.status, m.reason), []).append(pass_index)
+            command = _repeat(config_path, workload, link, variant)
+            for (status, reason), indices in outcomes.items():
+                yield NotTimed(workload, link, variant, status, reason, tuple(indices), command)
+
+
+def _repeat(config_path: str, workload: Workload, link: Link, variant: Variant) -> str:
+    point = {
+        "tokens": workload.tokens,
+        "precision": workload.precision,
+        "link": link.name,
+        "experts": variant.experts,
+        "split_factor": variant.split_factor,
+    }
+    if variant.role == "T1":  # its split factor names no T2o of the sweep
+        point.pop("split_factor")
+    return shlex.join(["bench", "sweep", config_path, "--filter", ",".join(f"{k}={v}" for k, v in point.items())])
+
+
+def _noise(comparisons: Iterable[Comparison]) -> NoiseFloor:
+    estimates = [c.estimate for c in comparisons if c.estimate is not None]
+    within = [e.within_sd for e in estimates if e.within_sd is not None]
+    between = [e.between_sd for e in estimates if e.between_sd is not None]
+    detectable = [e.min_detectable for e in estimates if e.min_detectable is not None]
+    return NoiseFloor(
+        median(within) if within else None,
+        median(between) if between else None,
+        median(detectable) if detectable else None,
+        max(detectable, default=None),
+    )
+
+
+def _checks(trials: Iterable[Trial]) -> Checks:
+    checked: list[Measurement] = [m for trial in trials for m in trial.measurements if m.check is not None]
+    return Checks(sum(m.check.passed for m in checked if m.check is not None), len(checked))
+
+
+def _distinct(texts: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text for group in texts for text in group))

@@ -1,0 +1,133 @@
+"""What a report shows, as data: rows, sections, doubts and failures. Makes no text and reads no file."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from bench.deciding.break_even import BreakEven, Kind
+from bench.deciding.compare import Comparison, Verdict
+from bench.deciding.decompose import Decomposition
+from bench.deciding.join import Series
+from bench.measure.settings import MeasureSettings
+from bench.results import FAILURES, Status
+from moe_impl.options import Link, Machine, Variant, Workload
+
+CLAIM_ORDER = (Kind.CROSSING, Kind.EVERYWHERE, Kind.NOT_MONOTONE, Kind.NOWHERE, Kind.NO_CLAIM)
+"""Which series' answer the headline gives: the first kind found, then the largest speed-up."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison and its explanation."""
+
+    comparison: Comparison
+    decomposition: Decomposition | None
+    off_activations_bytes: int | None
+    """Most activation memory of T1 in any pass; None where the device reports none."""
+    on_activations_bytes: int | None
+
+    @property
+    def tokens(self) -> int:
+        return self.comparison.workload.tokens
+
+
+@dataclass(frozen=True)
+class Section:
+    """One series: one answer and one table, rows by token count."""
+
+    series: Series
+    break_even: BreakEven
+    rows: tuple[Row, ...]
+    labels: tuple[str, ...]
+    flags: tuple[str, ...]
+    timers: tuple[str, ...]
+
+    @property
+    def best(self) -> Row | None:
+        """The row to quote: the largest token count among the FASTER, else the largest speed-up."""
+        faster = [row for row in self.rows if row.comparison.verdict is Verdict.FASTER]
+        known = [row for row in self.rows if row.comparison.speedup is not None]
+        return faster[-1] if faster else max(known, key=lambda row: row.comparison.speedup or 0.0, default=None)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Series that differ in precision and variant alone: one speed-up plot."""
+
+    sections: tuple[Section, ...]
+
+
+@dataclass(frozen=True)
+class NotTimed:
+    """A variant of a case that gave no time in some passes, and why."""
+
+    workload: Workload
+    link: Link
+    variant: Variant
+    status: Status
+    reason: str | None
+    passes: tuple[int, ...]
+    command: str
+    """Runs this variant, its T1 and its T2s again."""
+
+
+@dataclass(frozen=True)
+class NoiseFloor:
+    """How well this run can tell things apart: medians over its comparisons, as fractions."""
+
+    within_sd: float | None
+    """Of paired log ratios within a pass."""
+    between_sd: float | None
+    """Of the pass means."""
+    min_detectable: float | None
+    min_detectable_worst: float | None
+    """The largest of any comparison."""
+
+
+@dataclass(frozen=True)
+class Checks:
+    """How many (case, variant, pass) were compared with the oracle, and how many passed."""
+
+    passed: int
+    made: int
+
+
+@dataclass(frozen=True)
+class ReportModel:
+    """Everything a report shows."""
+
+    run: str
+    question: str
+    machines: tuple[Machine, ...]
+    measure: MeasureSettings
+    passes: int
+    sections: tuple[Section, ...]
+    panels: tuple[Panel, ...]
+    not_timed: tuple[NotTimed, ...]
+    noise: NoiseFloor
+    checks: Checks
+    environment: dict[str, Any]
+    commands: tuple[str, ...]
+    """That repeat this run and this report."""
+
+    @property
+    def on_cpu(self) -> bool:
+        """A functional check, whatever its numbers."""
+        return any(machine.device == "cpu" for machine in self.machines)
+
+    @property
+    def headline(self) -> Section | None:
+        """The series whose answer goes first."""
+
+        def rank(section: Section) -> tuple[int, float]:
+            best = section.best.comparison.speedup if section.best else None
+            return CLAIM_ORDER.index(section.break_even.kind), -(best or 0.0)
+
+        return min(self.sections, key=rank, default=None)
+
+    @property
+    def failures(self) -> tuple[NotTimed, ...]:
+        return tuple(entry for entry in self.not_timed if entry.status in FAILURES)
+
+    @property
+    def skips(self) -> tuple[NotTimed, ...]:
+        return tuple(entry for entry in self.not_timed if entry.status is Status.SKIPPED)

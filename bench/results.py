@@ -1,0 +1,198 @@
+"""What a sweep stores: one Trial a line of results.jsonl. No torch, no arithmetic, no files (see run_folder)."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from bench.identity import case_id, variant_id
+from moe_impl.options import Link, Machine, Role, Variant, Workload
+
+SCHEMA_VERSION = 1
+# History: 1 = first.
+
+
+class Status(StrEnum):
+    """How a variant ended in one pass."""
+
+    OK = "ok"
+    """Checked and timed."""
+    SKIPPED = "skipped"
+    """Cannot run here; the reason says why. No failure."""
+    OOM = "oom"
+    TIMEOUT = "timeout"
+    """Exceeded ``case_limit`` while issuing work or computing."""
+    HANG = "hang"
+    """Exceeded ``case_limit`` without any sign of progress."""
+    INCORRECT = "incorrect"
+    """Failed the oracle: never timed."""
+    ERROR = "error"
+
+
+FAILURES = frozenset(Status) - {Status.OK, Status.SKIPPED}
+
+
+@dataclass(frozen=True)
+class Check:
+    """Outcome of the comparison with the oracle, over all layers of one variant."""
+
+    relative_error: float
+    """Largest relative Frobenius error of a layer's output."""
+    tolerance: float
+    worst_row_ratio: float
+    """Largest row error over the median row error."""
+    row_ratio_limit: float
+    same_as_unsplit: bool | None
+    """Bit for bit T1's output; None where T1 did not run."""
+    passed: bool
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """Medians of the instrumented pass, events around every op: slower than the timed pass, hence apart."""
+
+    span_s: float
+    """First start to last end of one iteration."""
+    op_s: dict[str, list[list[float]]]
+    """stage -> [layer][micro-batch] -> seconds."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Of the device's allocator (0 on a CPU, which has none); weights of all precisions included."""
+
+    peak_bytes: int
+    """Most allocated during one iteration."""
+    activations_bytes: int
+    """The same without what was allocated before the iteration."""
+    retained_bytes: int
+    """Still allocated after it, above what was before."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One variant in one pass of one case."""
+
+    variant: Variant
+    status: Status
+    reason: str | None = None
+    check: Check | None = None
+    samples_s: tuple[float, ...] = ()
+    """Seconds per iteration (all layers), in measuring order; never averaged here."""
+    places: tuple[int, ...] = ()
+    """Each sample's place in the interleaving of all variants."""
+    rounds: tuple[int, ...] = ()
+    """Each sample's round."""
+    flags: tuple[str, ...] = ()
+    """Doubts about these samples, in words."""
+    labels: tuple[str, ...] = ()
+    """What every number of this row must say of itself (moe_impl.support.labels)."""
+    limits: tuple[str, ...] = ()
+    """Why these times may not be used for advice; empty if they may."""
+    stages: StageTimes | None = None
+    memory: Memory | None = None
+
+    @property
+    def variant_id(self) -> str:
+        return variant_id(self.variant)
+
+    @property
+    def role(self) -> Role:
+        return self.variant.role
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What this rank received in one layer under the true routing."""
+
+    rows: float
+    """(token, rank) rows, mean over layers."""
+    busiest_expert_pairs: int
+    """Most (row, expert) pairs on one local expert, over all layers."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One case in one pass, all its variants: a line of results.jsonl, so that a kill cannot tear a pair."""
+
+    workload: Workload
+    link: Link
+    pass_index: int
+    machine: Machine
+    measurements: tuple[Measurement, ...]
+    timer: str
+    """Which clock ran: ``cuda_event`` or ``host``. Trials of different timers are not comparable."""
+    started_at: str
+    """UTC, ISO 8601."""
+    elapsed_s: float
+    overhead_s: float
+    """Part of it that was not timing: build, check, warm-up, stage pass."""
+    traffic: Traffic | None = None
+
+    @property
+    def case_id(self) -> str:
+        return case_id(self.workload, self.link)
+
+    @property
+    def variant_ids(self) -> frozenset[str]:
+        return frozenset(m.variant_id for m in self.measurements)
+
+    @property
+    def failed(self) -> bool:
+        """Some variant ended in a failure (a skip is none)."""
+        return any(m.status in FAILURES for m in self.measurements)
+
+
+_TRIAL = TypeAdapter(Trial)
+
+
+class UnreadableTrialError(ValueError):
+    """A line that is no Trial of a schema we read; the message says what is wrong with it."""
+
+
+def to_record(trial: Trial) -> dict[str, Any]:
+    """The stored form: schema version and ids first."""
+    body = _TRIAL.dump_python(trial, mode="json")
+    for stored, measurement in zip(body["measurements"], trial.measurements, strict=True):
+        stored["variant_id"] = measurement.variant_id
+        stored["role"] = measurement.role
+    case = {"workload": body.pop("workload"), "link": body.pop("link")}
+    return {
+        "schema": SCHEMA_VERSION,
+        "case_id": trial.case_id,
+        "pass_index": body.pop("pass_index"),
+        "case": case,
+        **body,
+    }
+
+
+def from_record(record: Any) -> Trial:
+    """Read a stored Trial back, strictly.
+
+    Raises:
+        UnreadableTrialError: another schema version, a missing or mistyped field, ids that do not match the case.
+    """
+    if not isinstance(record, dict):
+        raise UnreadableTrialError(f"expected an object, found {type(record).__name__}")
+    if record.get("schema") != SCHEMA_VERSION:
+        raise UnreadableTrialError(f"schema {record.get('schema')!r}, this program reads {SCHEMA_VERSION}")
+    body = {key: value for key, value in record.items() if key not in ("schema", "case_id", "case")}
+    stored_variants = []
+    try:
+        body |= record["case"]
+        stored_variants = [m.get("variant_id") for m in body["measurements"]]
+        body["measurements"] = [
+            {key: value for key, value in m.items() if key not in ("variant_id", "role")} for m in body["measurements"]
+        ]
+        trial = _TRIAL.validate_python(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UnreadableTrialError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UnreadableTrialError(f"case or measurements: {error!r}") from error
+    if record.get("case_id") != trial.case_id:
+        raise UnreadableTrialError(f"case_id {record.get('case_id')!r} does not match its case ({trial.case_id})")
+    if stored_variants != [m.variant_id for m in trial.measurements]:
+        raise UnreadableTrialError("a variant_id does not match its variant")
+    return trial

@@ -1,0 +1,100 @@
+"""A run folder as others read it: where its files are, and the Trials that count. Writing is run_writer's job."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import BenchError
+from bench.results import Trial, UnreadableTrialError, from_record
+
+if TYPE_CHECKING:
+    from bench.config import SweepConfig
+
+RESULTS = "results.jsonl"
+CONFIG = "config.resolved.yaml"
+ENVIRONMENT = "environment.json"
+WORKER_LOG = "worker.log"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One sweep's results; reading takes no lock, so a running sweep can be looked at."""
+
+    path: Path
+
+    @property
+    def results_path(self) -> Path:
+        return self.path / RESULTS
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / CONFIG
+
+    @property
+    def worker_log_path(self) -> Path:
+        """What the workers and their libraries printed."""
+        return self.path / WORKER_LOG
+
+    def trials(self) -> list[Trial]:
+        """The last Trial of each (case_id, pass_index), in the order in which the pairs first appeared.
+
+        Raises:
+            BenchError: a line that is no Trial, named by file and line. A last line without its newline is torn (or
+                being written) and does not count.
+        """
+        latest: dict[tuple[str, int], Trial] = {}
+        for trial in self._lines():
+            latest[trial.case_id, trial.pass_index] = trial
+        return list(latest.values())
+
+    def _lines(self) -> Iterator[Trial]:
+        if not self.results_path.exists():
+            return
+        *whole, _torn = self.results_path.read_bytes().split(b"\n")
+        for number, line in enumerate(whole, start=1):
+            try:
+                yield from_record(json.loads(line))
+            except UnreadableTrialError as error:
+                raise BenchError(f"{self.results_path}:{number}: not a readable Trial: {error}") from error
+            except ValueError as error:  # JSON or UTF-8
+                raise BenchError(f"{self.results_path}:{number}: not a line of JSON: {error}") from error
+
+    def config(self) -> "SweepConfig":
+        """The resolved sweep file.
+
+        Raises:
+            BenchError: it does not load.
+        """
+        from bench.config import load
+
+        return load(self.config_path)
+
+    def environment(self) -> dict[str, Any]:
+        """What was recorded of machine, software and command when the run began.
+
+        Raises:
+            BenchError: missing or no JSON object.
+        """
+        path = self.path / ENVIRONMENT
+        try:
+            stored = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise BenchError(f"{path}: cannot be read: {error}") from error
+        if not isinstance(stored, dict):
+            raise BenchError(f"{path}: found {type(stored).__name__}, expected an object")
+        return stored
+
+
+def open_run(path: Path) -> RunFolder:
+    """A run folder to read.
+
+    Raises:
+        BenchError: ``path`` is no folder, or holds no results.
+    """
+    if not path.is_dir():
+        raise BenchError(f"{path}: no such run folder")
+    if not (path / RESULTS).is_file():
+        raise BenchError(f"{path}: no run folder, it holds no {RESULTS}")
+    return RunFolder(path)

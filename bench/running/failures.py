@@ -1,0 +1,32 @@
+"""Which variants of a run failed, told once each however many passes they failed in. Torch-free."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from bench.results import FAILURES, Status, Trial
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One variant of one case."""
+
+    case_id: str
+    variant: str
+    """Its label."""
+    status: Status
+    """Of the first pass in which it failed, as is the reason."""
+    reason: str | None
+    passes: tuple[int, ...]
+    """Indices of the passes in which it failed."""
+
+
+def failures(trials: Iterable[Trial]) -> list[Failure]:
+    """In the order of the Trials."""
+    found: dict[tuple[str, str], Failure] = {}
+    for trial in trials:
+        for m in trial.measurements:
+            if m.status in FAILURES:
+                key = (trial.case_id, m.variant_id)
+                first = found.get(key, Failure(trial.case_id, m.variant.label, m.status, m.reason, ()))
+                found[key] = replace(first, passes=(*first.passes, trial.pass_index))
+    return list(found.values())

@@ -1,0 +1,74 @@
+"""What a resumed sweep still has to do, and when it may not go on. Torch-free."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, replace
+
+from bench.cases import Case
+from bench.errors import BenchError
+from bench.identity import variant_id
+from bench.measure.settings import MeasureSettings
+from bench.results import Trial
+from moe_impl.options import Machine
+
+Todo = tuple[tuple[Case, ...], ...]
+"""Per pass, the cases to run."""
+
+
+def remaining(wanted: Sequence[Case], all_cases: Iterable[Case], trials: Iterable[Trial], passes: int) -> Todo:
+    """Per pass, the wanted cases without a Trial, with a failed one, or with one of another set of variants.
+
+    Args:
+        wanted: the cases after ``--filter``.
+        all_cases: the cases before it.
+        trials: those that count (RunFolder.trials).
+        passes: measure.passes.
+    """
+    whole = {case.case_id: case for case in all_cases}
+    done = {(trial.case_id, trial.pass_index): trial for trial in trials}
+    todo = []
+    for pass_index in range(passes):
+        left = []
+        for case in wanted:
+            trial = done.get((case.case_id, pass_index))
+            if trial is not None:
+                case = _with_stored_variants(case, whole[case.case_id], trial)
+            if trial is None or trial.failed or trial.variant_ids != set(map(variant_id, case.variants)):
+                left.append(case)
+        todo.append(tuple(left))
+    return tuple(todo)
+
+
+def _with_stored_variants(case: Case, whole: Case, trial: Trial) -> Case:
+    """A new Trial replaces the old one whole: variants that only ``--filter`` leaves out must not vanish with it."""
+    wanted = set(map(variant_id, case.variants)) | trial.variant_ids
+    return replace(case, variants=tuple(variant for variant in whole.variants if variant_id(variant) in wanted))
+
+
+def refuse_changed_measure(stored: MeasureSettings, now: MeasureSettings) -> None:
+    """Trials of one run are judged together, so they must have been measured alike.
+
+    Raises:
+        BenchError: one line per key of ``measure`` that differs.
+    """
+    changed = [
+        f"measure.{spec.name.removesuffix('_s')}: the run was measured with {getattr(stored, spec.name)}, the sweep "
+        f"file now says {getattr(now, spec.name)}; restore it, or start a new run without --resume"
+        for spec in fields(MeasureSettings)
+        if getattr(stored, spec.name) != getattr(now, spec.name)
+    ]
+    if changed:
+        raise BenchError(*changed)
+
+
+def refuse_other_machine(trials: Iterable[Trial], now: Machine) -> None:
+    """Passes of one case are averaged: they must come from one kind of machine.
+
+    Raises:
+        BenchError: some Trial was measured on another device or GPU model.
+    """
+    for trial in trials:
+        if (trial.machine.device, trial.machine.name) != (now.device, now.name):
+            raise BenchError(
+                f"--resume: the run was measured on {trial.machine.name} ({trial.machine.device}), "
+                f"this is {now.name} ({now.device}); start a new run with another --out"
+            )

@@ -1,0 +1,83 @@
+"""Outcomes known without running anything: skips, and failures that leave a variant out of later passes. Torch-free."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.cases import Case
+from bench.errors import BenchError
+from bench.identity import variant_id
+from bench.results import Measurement, Status
+from moe_impl.options import Machine
+from moe_impl.support import unsupported_reason
+
+
+def skips(case: Case, machine: Machine) -> tuple[Measurement, ...]:
+    """The variants of ``case`` that cannot run on ``machine``; one whose T1 cannot answers nothing: skipped too."""
+    skipped = []
+    for variant in case.variants:
+        reason = unsupported_reason(case.workload, case.link, variant, machine)
+        if reason is None and variant.role != "T1":
+            of_t1 = unsupported_reason(case.workload, case.link, variant.unsplit(), machine)
+            reason = of_t1 and f"its T1 cannot run: {of_t1}"
+        if reason is not None:
+            skipped.append(Measurement(variant, Status.SKIPPED, reason))
+    return tuple(skipped)
+
+
+def refuse_if_nothing_runs(cases: Sequence[Case], machine: Machine) -> None:
+    """A sweep that would only skip is a mistake of its author.
+
+    Raises:
+        BenchError: no variant of any case can run, with each distinct reason once.
+    """
+    reasons: Counter[str] = Counter()
+    for case in cases:
+        skipped = skips(case, machine)
+        if len(skipped) < len(case.variants):
+            return
+        reasons.update({str(measurement.reason) for measurement in skipped})
+    raise BenchError(
+        f"none of the {len(cases)} cases can run on {machine.name} ({machine.device}):",
+        *(f"  in {number} of them: {reason}" for reason, number in reasons.most_common()),
+    )
+
+
+@dataclass(frozen=True)
+class _Failure:
+    status: Status
+    reason: str
+    pass_index: int
+
+
+class Settled:
+    """What is settled of each (case, variant), over all passes of a sweep."""
+
+    def __init__(self, cases: Sequence[Case], machine: Machine) -> None:
+        self._skips = {(case.case_id, m.variant_id): m for case in cases for m in skips(case, machine)}
+        self._failures: dict[tuple[str, str], _Failure] = {}
+
+    def fail(self, case: Case, culprit: str | None, status: Status, reason: str, pass_index: int) -> None:
+        """Settle ``culprit`` (a variant_id), or with None all variants of the case that are not settled yet."""
+        for variant in case.variants:
+            key = (case.case_id, variant_id(variant))
+            if culprit in (None, key[1]) and key not in self._skips:
+                self._failures.setdefault(key, _Failure(status, reason, pass_index))
+
+    def of(self, case: Case, pass_index: int) -> tuple[Measurement, ...]:
+        """The case's settled measurements as this pass records them, in the order of its variants."""
+        found = []
+        for variant in case.variants:
+            key = (case.case_id, variant_id(variant))
+            if key in self._skips:
+                found.append(self._skips[key])
+            elif key in self._failures:
+                failure = self._failures[key]
+                since = f"left out since pass {failure.pass_index + 1}: " if failure.pass_index != pass_index else ""
+                found.append(Measurement(variant, failure.status, since + failure.reason))
+        return tuple(found)
+
+    @property
+    def failures(self) -> int:
+        """How many variants failed so far."""
+        return len(self._failures)

@@ -1,0 +1,192 @@
+"""The one door to moe_impl's torch half: from a Case to callables, checks and memory figures."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from bench.cases import Case
+from bench.results import Memory, Traffic
+from moe_impl import costs, rows
+from moe_impl.experts.base import ExpertsBackend, backend
+from moe_impl.inputs import Inputs, draw_inputs
+from moe_impl.layer import MoeStages
+from moe_impl.options import Link, Variant, Workload
+from moe_impl.reference import moe_layer
+from moe_impl.routing import select_experts
+from moe_impl.transport.base import Transport, transport
+from moe_impl.variant_run import LayerTrace, VariantRun
+from moe_impl.weights import LayerWeights, draw_layer
+
+Progress = Callable[[int], None]
+Result = TypeVar("Result")
+SUSTAIN_SLACK = 0.05
+SUSTAIN_SLACK_S = {"cuda": 10e-6, "cpu": 1e-3}
+"""A lone transfer may exceed the link's model by this share, and by a kernel's start (cuda) or the operating system's
+whims (cpu, where nothing is claimed), before the link counts as unsustainable."""
+
+
+class LinkCannotSustainError(RuntimeError):
+    """The copy under a modelled link is slower than the model: its times would mean nothing."""
+
+
+class Targets:
+    """Builds targets in one process, and the weights they share once per precision."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._key: tuple[Any, ...] | None = None
+        self._weights: list[LayerWeights] = []
+        self._prepared: dict[str, list[Any]] = {}
+
+    def build(self, case: Case) -> "Target":
+        """Inputs, weights and transport of a case."""
+        self._load(case.workload)
+        return Target(case.workload, case.link, self.device, self._weights, self._prepare)
+
+    def _load(self, workload: Workload) -> None:
+        key = (workload.model, workload.ep_size, workload.layers, workload.precision, workload.seed)
+        if key == self._key:
+            return
+        self._weights, self._prepared, self._key = [], {}, None
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._weights = [draw_layer(workload, layer, self.device) for layer in range(workload.layers)]
+        self._key = key
+
+    def _prepare(self, name: str, experts: ExpertsBackend) -> list[Any]:
+        if name not in self._prepared:
+            self._prepared[name] = [experts.prepare(weights) for weights in self._weights]
+        return self._prepared[name]
+
+
+class Target:
+    """One case, ready to run in any of its variants."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        link: Link,
+        device: torch.device,
+        weights: list[LayerWeights],
+        prepare: Callable[[str, ExpertsBackend], list[Any]],
+    ) -> None:
+        self.workload, self.link, self.device = workload, link, device
+        self._weights, self._prepare = weights, prepare
+        self._inputs: Inputs = draw_inputs(workload, device)
+        self._transport: Transport = transport(link, device)
+        self._oracle = Oracle(workload, self._inputs, weights)
+        self._backends: dict[str, ExpertsBackend] = {}
+
+    def _backend(self, variant: Variant) -> ExpertsBackend:
+        if variant.experts not in self._backends:
+            pairs_per_token = self.workload.model.top_k / self.workload.local_experts
+            self._backends[variant.experts] = backend(variant.experts, pairs_per_token)
+        return self._backends[variant.experts]
+
+    def run(self, variant: Variant, progress: Progress) -> VariantRun:
+        """The variant's callable: one iteration over all layers."""
+        experts = self._backend(variant)
+        prepared = self._prepare(variant.experts, experts)
+        stages = MoeStages(self.workload, self._inputs, experts, prepared, self._transport)
+        return VariantRun(variant, stages, self.workload.layers, self._inputs.x_TH, progress)
+
+    def deterministic(self, variant: Variant) -> bool:
+        return self._backend(variant).deterministic
+
+    def batch_invariant(self, variant: Variant) -> bool:
+        return self._backend(variant).batch_invariant
+
+    def oracle(self, layer: int, trace: LayerTrace) -> Tensor:
+        """What the layer should have made of the input it got."""
+        return self._oracle.output(layer, trace.x_TH)
+
+    def poison(self, variant: Variant) -> None:
+        """Fill the memory that the next run will allocate with NaN, so that a value read before it is written shows."""
+        if self.device.type != "cuda":
+            return
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.full(
+            (costs.buffer_bytes(self.workload, variant) // 2,), torch.nan, dtype=torch.bfloat16, device=self.device
+        )
+
+    def watching_memory(self, call: Callable[[], Result]) -> tuple[Result, Memory | None]:
+        """Peak and retained bytes of some iterations, by the device's allocator; None on a CPU, which has none."""
+        if self.device.type != "cuda":
+            return call(), None
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        result = call()
+        torch.cuda.synchronize()
+        peak = torch.cuda.max_memory_allocated()
+        return result, Memory(peak, peak - before, torch.cuda.memory_allocated() - before)
+
+    def traffic(self) -> Traffic:
+        """Rows received and the busiest expert, under the true routing of the whole batch."""
+        counted, busiest = [], 0
+        for layer in range(self.workload.layers):
+            sent = self._sent_rows(layer)
+            counted.append(int(sent.num_rows))
+            ends_L = rows.plan_pairs(sent, self.workload.local_experts).ends_L
+            busiest = max(busiest, int(ends_L.diff(prepend=ends_L.new_zeros(1)).max()))
+        return Traffic(sum(counted) / len(counted), busiest)
+
+    def _sent_rows(self, layer: int) -> rows.SentRows:
+        inputs, model = self._inputs, self.workload.model
+        chosen = select_experts(inputs.logits_LTE[layer], inputs.router, model.top_k, inputs.bias_E)
+        return rows.plan_rows(*chosen, model.num_experts, self.workload.ep_size)
+
+    def check_link(self, time_s: Callable[[Callable[[], object]], float]) -> None:
+        """Send the whole batch's rows alone, both ways.
+
+        Raises:
+            LinkCannotSustainError: the copy takes longer than the link it models.
+        """
+        if self.link.transport == "local":
+            return
+        sent = self._sent_rows(0)
+        x_TH = self._inputs.x_TH
+        here = x_TH.new_empty(sent.capacity, x_TH.shape[1])
+        there = torch.empty_like(here)
+        num_bytes = int(sent.num_rows) * self.workload.payload_row_bytes
+        sends: dict[Any, Callable[[], None]] = {
+            "dispatch": lambda: self._transport.dispatch(x_TH, sent, here),
+            "combine": lambda: self._transport.combine(here, sent, there),
+        }
+        for direction, send in sends.items():
+            modelled_s = self.link.seconds(direction, num_bytes)
+            taken_s = min(time_s(send) for _ in range(5))
+            if taken_s > modelled_s * (1 + SUSTAIN_SLACK) + SUSTAIN_SLACK_S[self.device.type]:
+                raise LinkCannotSustainError(
+                    f"link cannot sustain the model: {direction} of {num_bytes} bytes takes {taken_s * 1e6:.0f} us, "
+                    f"modelled {modelled_s * 1e6:.0f} us; give it more comm_sms or less bandwidth"
+                )
+
+
+class Oracle:
+    """The reference, asked layer by layer on a run's own inputs; equal inputs are answered once."""
+
+    def __init__(self, workload: Workload, inputs: Inputs, weights: list[LayerWeights]) -> None:
+        self._workload, self._inputs, self._weights = workload, inputs, weights
+        self._answered: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def output(self, layer: int, x_TH: Tensor) -> Tensor:
+        """y [T, H] of one layer for its input."""
+        if layer in self._answered and torch.equal(self._answered[layer][0], x_TH):
+            return self._answered[layer][1]
+        inputs, model = self._inputs, self._workload.model
+        y_TH = moe_layer(
+            x_TH,
+            inputs.logits_LTE[layer],
+            self._weights[layer].w13,
+            self._weights[layer].w2,
+            inputs.router,
+            model.top_k,
+            selection_bias_E=inputs.bias_E,
+            ep_size=self._workload.ep_size,
+        )
+        self._answered[layer] = (x_TH, y_TH)
+        return y_TH

@@ -1,0 +1,139 @@
+"""FLOPs and bytes of a case, one named term a line, and the memory it needs. Torch-free.
+
+Counts are of the model (what the layer must do), not of an implementation's waste; ``expected`` row counts assume
+balanced routing and are estimates, used by ``bench plan`` only.
+"""
+
+import math
+from dataclasses import dataclass
+
+from moe_impl.options import Variant, Workload
+from moe_impl.shapes import NVFP4_BLOCK
+from moe_impl.stages import Stage
+
+BF16_BYTES = 2
+NVFP4_BYTES = 0.5 + 1 / NVFP4_BLOCK
+"""A 4-bit code and its share of the block's e4m3 scale; the per-tensor scale is negligible."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One term of the bill: what one stage of one layer computes and moves."""
+
+    stage: Stage
+    term: str
+    flops: float = 0.0
+    hbm_bytes: float = 0.0
+
+
+def weight_bytes_per_value(precision: str) -> float:
+    """Bytes of one stored expert weight."""
+    return BF16_BYTES if precision == "bf16" else NVFP4_BYTES
+
+
+def expected_copies(workload: Workload) -> float:
+    """Mean number of distinct ranks that hold a token's experts, for K distinct experts drawn evenly.
+
+    Without groups R (1 - C(E - E/R, K) / C(E, K)), the formula of DeepEP V2. A router with groups is taken to draw
+    evenly from ``top_groups`` evenly drawn groups; it rather takes the groups with the strongest experts, which makes
+    up to a tenth more copies. Groups and ranks must nest: whole groups on a rank, or whole ranks in a group.
+    """
+    model, ranks = workload.model, workload.ep_size
+    grouped = workload.routing == "model"
+    groups, top_groups = (model.router.num_groups, model.router.top_groups) if grouped else (1, 1)
+    groups_here = max(1, groups // ranks)
+    experts_a_group_here = model.num_experts // max(groups, ranks)
+    drawn_from = model.num_experts * top_groups // groups
+    missed = 0.0
+    for chosen in range(min(groups_here, top_groups) + 1):
+        ways = math.comb(groups_here, chosen) * math.comb(groups - groups_here, top_groups - chosen)
+        others = drawn_from - chosen * experts_a_group_here
+        odds = math.comb(others, model.top_k) / math.comb(drawn_from, model.top_k)
+        missed += ways / math.comb(groups, top_groups) * odds
+    return ranks * (1 - missed)
+
+
+def layer_costs(workload: Workload, num_ubatches: int) -> list[Cost]:
+    """The bill of one layer. Weights are read once per micro-batch: that is what a split costs.
+
+    With few tokens not every expert is hit; expected experts = L (1 - (1 - K/E)^T_all) with T_all = R tokens a peer.
+    """
+    model = workload.model
+    H, I, K = model.hidden_size, model.intermediate_size, model.top_k
+    tokens = workload.tokens
+    pairs = tokens * K  # balanced: what R ranks send here equals what this rank sends
+    rows = tokens * expected_copies(workload)
+    hit = 1 - (1 - K / model.num_experts) ** (workload.ep_size * tokens / num_ubatches)
+    weight_reads = num_ubatches * workload.local_experts * hit * weight_bytes_per_value(workload.precision)
+    return [
+        Cost(Stage.ROUTE, "logits read", hbm_bytes=4 * tokens * model.num_experts),
+        Cost(Stage.DISPATCH, "rows read", hbm_bytes=BF16_BYTES * rows * H),
+        Cost(Stage.DISPATCH, "rows written", hbm_bytes=BF16_BYTES * rows * H),
+        Cost(Stage.PERMUTE, "rows read", hbm_bytes=BF16_BYTES * pairs * H),
+        Cost(Stage.PERMUTE, "pairs written", hbm_bytes=BF16_BYTES * pairs * H),
+        Cost(Stage.GEMM1, "2 * P * 2I * H", flops=4 * pairs * I * H),
+        Cost(Stage.GEMM1, "weights", hbm_bytes=weight_reads * 2 * I * H),
+        Cost(Stage.GEMM1, "pairs read", hbm_bytes=BF16_BYTES * pairs * H),
+        Cost(Stage.GEMM1, "gate and up written", hbm_bytes=BF16_BYTES * pairs * 2 * I),
+        Cost(Stage.SILU_MUL, "gate and up read", hbm_bytes=BF16_BYTES * pairs * 2 * I),
+        Cost(Stage.SILU_MUL, "h written", hbm_bytes=BF16_BYTES * pairs * I),
+        Cost(Stage.GEMM2, "2 * P * H * I", flops=2 * pairs * H * I),
+        Cost(Stage.GEMM2, "weights", hbm_bytes=weight_reads * H * I),
+        Cost(Stage.GEMM2, "h read", hbm_bytes=BF16_BYTES * pairs * I),
+        Cost(Stage.GEMM2, "expert outputs written", hbm_bytes=BF16_BYTES * pairs * H),
+        Cost(Stage.REDUCE, "expert outputs read", hbm_bytes=BF16_BYTES * pairs * H),
+        Cost(Stage.REDUCE, "partial sums written", hbm_bytes=BF16_BYTES * rows * H),
+        Cost(Stage.COMBINE, "rows read", hbm_bytes=BF16_BYTES * rows * H),
+        Cost(Stage.COMBINE, "rows written", hbm_bytes=BF16_BYTES * rows * H),
+        Cost(Stage.MERGE, "rows read", hbm_bytes=BF16_BYTES * rows * H),
+        Cost(Stage.MERGE, "y and next x written", hbm_bytes=2 * BF16_BYTES * tokens * H),
+    ]
+
+
+def transfer_bytes(workload: Workload) -> float:
+    """Expected payload of one direction of one layer, all (token, rank) rows, own rank included."""
+    return workload.tokens * expected_copies(workload) * workload.payload_row_bytes
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """Worst-case buffer sizes of one micro-batch in layout ``packed``: the most that can come from R ranks."""
+
+    rows: int
+    """R * tokens: every token of every rank sends a row here."""
+    pairs: int
+    """Each such row with as many of its K experts as this rank holds."""
+
+
+def worst_case(workload: Workload, tokens: int) -> Capacity:
+    """Capacity for a micro-batch of ``tokens`` tokens a rank."""
+    rows = workload.ep_size * tokens
+    return Capacity(rows, rows * min(workload.model.top_k, workload.local_experts))
+
+
+def weight_bytes(workload: Workload, experts: str) -> int:
+    """Expert weights resident on the device: as drawn (the oracle reads those), and in a backend's own layout."""
+    values = workload.layers * workload.local_experts * workload.model.expert_parameters
+    drawn = values * weight_bytes_per_value(workload.precision)
+    if workload.precision == "bf16":
+        return int(drawn)
+    return int(drawn + (values * BF16_BYTES if experts == "torch" else drawn))
+
+
+def buffer_bytes(workload: Workload, variant: Variant) -> int:
+    """Most bytes of activations alive at once: one micro-batch computes while the others hold received or sent rows."""
+    model = workload.model
+    capacity = worst_case(workload, math.ceil(workload.tokens / variant.split_factor))
+    row = BF16_BYTES * model.hidden_size
+    gate_up, h = BF16_BYTES * 2 * model.intermediate_size, BF16_BYTES * model.intermediate_size
+    rows, pairs = capacity.rows * row, capacity.pairs
+    computing = max(
+        rows + pairs * row,  # permute
+        pairs * (row + gate_up),  # gemm1
+        pairs * (gate_up + h),  # silu_mul
+        pairs * (h + row),  # gemm2
+        pairs * row + 2 * rows,  # reduce, which also makes the room for combine
+    )
+    waiting = (variant.split_factor - 1) * 2 * rows
+    inputs = (workload.layers * 4 * workload.tokens * model.num_experts) + 4 * workload.tokens * row
+    return computing + waiting + inputs

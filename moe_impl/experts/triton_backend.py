@@ -1,0 +1,45 @@
+"""Backend ``triton``: a grouped GEMM that reads NVFP4 weights and expands them in registers (CUDA only)."""
+
+from dataclasses import dataclass
+
+from moe_impl.kernels.nvfp4_grouped_gemm import RepackedWeights, Tile, nvfp4_grouped_gemm, repack, tile_for
+from moe_impl.kernels.silu_mul import silu_mul
+from moe_impl.state import UbatchState
+from moe_impl.weights import LayerWeights
+
+
+@dataclass(frozen=True)
+class PackedExperts:
+    """Both projections in the kernel's layout."""
+
+    w13: RepackedWeights
+    w2: RepackedWeights
+
+
+class TritonExperts:
+    """See :class:`moe_impl.experts.base.ExpertsBackend`."""
+
+    deterministic = True
+    batch_invariant = True  # a GPU test compares the tile sizes bit for bit
+
+    def __init__(self, pairs_per_token: float) -> None:
+        self._pairs_per_token = pairs_per_token
+
+    def _tile(self, state: UbatchState) -> Tile:
+        """By the expected pairs of one local expert: what a host can know before the counts arrive."""
+        return tile_for(self._pairs_per_token * (state.tokens.stop - state.tokens.start))
+
+    def prepare(self, weights: LayerWeights) -> PackedExperts:
+        return PackedExperts(repack(weights.w13), repack(weights.w2))
+
+    def gemm1(self, prepared: PackedExperts, state: UbatchState) -> None:
+        state.gate_up_PJ = nvfp4_grouped_gemm(state.permuted_PH, prepared.w13, state.pairs.ends_L, self._tile(state))
+        state.permuted_PH = None
+
+    def silu_mul(self, prepared: PackedExperts, state: UbatchState) -> None:
+        state.h_PI = silu_mul(state.gate_up_PJ, state.pairs.ends_L)
+        state.gate_up_PJ = None
+
+    def gemm2(self, prepared: PackedExperts, state: UbatchState) -> None:
+        state.outputs_PH = nvfp4_grouped_gemm(state.h_PI, prepared.w2, state.pairs.ends_L, self._tile(state))
+        state.h_PI = None

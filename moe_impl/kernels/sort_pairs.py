@@ -1,0 +1,60 @@
+"""Counting sort of received rows' slots by local expert: the GPU twin of ``rows.plan_pairs``, no host wait."""
+
+import torch
+import triton
+import triton.language as tl
+
+from moe_impl.kernels.launch import row_block
+from moe_impl.rows import Pairs, SentRows
+
+SLOTS = 256
+"""Slots one program sorts; it holds [SLOTS, L] flags."""
+
+
+@triton.jit
+def _flags(experts, count, pid, K: tl.constexpr, SLOTS: tl.constexpr, EXPERTS: tl.constexpr):
+    slots = pid * SLOTS + tl.arange(0, SLOTS)
+    present = slots < tl.load(count) * K
+    expert = tl.load(experts + slots, mask=present, other=-1)
+    flags = (expert[:, None] == tl.arange(0, EXPERTS)[None, :]).to(tl.int32)
+    return slots, present, expert, flags
+
+
+@triton.jit
+def count_kernel(
+    experts, count, counts_LB, blocks, K: tl.constexpr, L: tl.constexpr, SLOTS: tl.constexpr, EXPERTS: tl.constexpr
+):
+    pid = tl.program_id(0)
+    _, _, _, flags = _flags(experts, count, pid, K, SLOTS, EXPERTS)
+    lanes = tl.arange(0, EXPERTS)
+    tl.store(counts_LB + lanes * blocks + pid, tl.sum(flags, 0), mask=lanes < L)
+
+
+@triton.jit
+def place_kernel(
+    experts, count, ends_LB, row_P, pair_MK, blocks, K: tl.constexpr, SLOTS: tl.constexpr, EXPERTS: tl.constexpr
+):
+    pid = tl.program_id(0)
+    slots, present, expert, flags = _flags(experts, count, pid, K, SLOTS, EXPERTS)
+    here = present & (expert >= 0)
+    # Rank among this block's slots of the same expert, counted from the end of the block's share.
+    after = tl.sum(flags * (tl.sum(flags, 0)[None, :] - tl.cumsum(flags, 0)), 1)
+    end = tl.load(ends_LB + expert * blocks + pid, mask=here, other=0)
+    pair = end - 1 - after
+    tl.store(row_P + pair, slots // K, mask=here)
+    tl.store(pair_MK + slots, tl.where(here, pair, -1), mask=present)
+
+
+def sort_pairs(rows: SentRows, local_experts: int) -> Pairs:
+    """See :func:`moe_impl.rows.plan_pairs`: the same result, bit for bit, in two small kernels and a cumsum."""
+    capacity, K = rows.experts_MK.shape
+    blocks = triton.cdiv(capacity * K, SLOTS)
+    device = rows.token_M.device
+    experts = row_block(local_experts)
+    counts_LB = torch.empty(local_experts, blocks, dtype=torch.int32, device=device)
+    count_kernel[(blocks,)](rows.experts_MK, rows.num_rows, counts_LB, blocks, K, local_experts, SLOTS, experts)
+    ends_LB = counts_LB.flatten().cumsum(0, dtype=torch.int32)
+    row_P = torch.empty(capacity * min(K, local_experts), dtype=torch.int32, device=device)
+    pair_MK = torch.empty(capacity, K, dtype=torch.int32, device=device)
+    place_kernel[(blocks,)](rows.experts_MK, rows.num_rows, ends_LB, row_P, pair_MK, blocks, K, SLOTS, experts)
+    return Pairs(ends_LB.view(local_experts, blocks)[:, -1].contiguous(), row_P, pair_MK)

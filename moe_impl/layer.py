@@ -1,0 +1,129 @@
+"""The bodies of an MoE layer's stages. It only makes them: order and lanes are the schedule's and the driver's."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from moe_impl import rows as plain
+from moe_impl.experts.base import ExpertsBackend
+from moe_impl.inputs import Inputs
+from moe_impl.options import Workload
+from moe_impl.overlap.driver import StageBody
+from moe_impl.routing import select_experts
+from moe_impl.shapes import Router
+from moe_impl.stages import Stage
+from moe_impl.state import UbatchState
+from moe_impl.transport.base import Transport
+
+
+@dataclass(frozen=True)
+class RowOps:
+    """How tokens are routed, and rows sorted, gathered, reduced and merged, on a device."""
+
+    route_tokens: Any
+    sort_pairs: Any
+    gather_pairs: Any
+    reduce_rows: Any
+    merge_rows: Any
+
+
+def route_plain(
+    logits_TE: Tensor, router: Router, top_k: int, bias_E: Tensor | None, num_experts: int, ep_size: int
+) -> plain.SentRows:
+    """Stage ``route`` on a CPU."""
+    return plain.plan_rows(*select_experts(logits_TE, router, top_k, bias_E), num_experts, ep_size)
+
+
+def row_ops(device: torch.device) -> RowOps:
+    """Triton kernels that read counts on the device for CUDA, plain torch for a CPU."""
+    if device.type != "cuda":
+        return RowOps(route_plain, plain.plan_pairs, plain.gather_pairs, plain.reduce_rows, plain.merge_rows)
+    from moe_impl.kernels.gather_pairs import gather_pairs
+    from moe_impl.kernels.merge_rows import merge_rows
+    from moe_impl.kernels.reduce_rows import reduce_rows
+    from moe_impl.kernels.route_tokens import route_tokens
+    from moe_impl.kernels.sort_pairs import sort_pairs
+
+    return RowOps(route_tokens, sort_pairs, gather_pairs, reduce_rows, merge_rows)
+
+
+class MoeStages:
+    """Stage bodies for one workload, backend and transport; ``bodies`` is what a driver runs."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        inputs: Inputs,
+        experts: ExpertsBackend,
+        prepared: list[Any],
+        transport: Transport,
+    ) -> None:
+        self._workload = workload
+        self._inputs = inputs
+        self._experts = experts
+        self._prepared = prepared
+        self._transport = transport
+        self._row_ops = row_ops(inputs.x_TH.device)
+        self.bodies: dict[Stage, StageBody] = {
+            Stage.ROUTE: self._route,
+            Stage.DISPATCH: self._dispatch,
+            Stage.PERMUTE: self._permute,
+            Stage.GEMM1: self._gemm1,
+            Stage.SILU_MUL: self._silu_mul,
+            Stage.GEMM2: self._gemm2,
+            Stage.REDUCE: self._reduce,
+            Stage.COMBINE: self._combine,
+            Stage.MERGE: self._merge,
+        }
+
+    def start(self, slices: list[slice]) -> list[UbatchState]:
+        """Fresh states over the rank's batch, one a micro-batch."""
+        return [UbatchState(tokens, self._inputs.x_TH[tokens]) for tokens in slices]
+
+    def _row_buffer(self, capacity: int) -> Tensor:
+        x_TH = self._inputs.x_TH
+        return x_TH.new_empty(capacity, x_TH.shape[1])
+
+    def _route(self, state: UbatchState, layer: int) -> None:
+        workload = self._workload
+        state.rows = self._row_ops.route_tokens(
+            self._inputs.logits_LTE[layer][state.tokens],
+            self._inputs.router,
+            workload.model.top_k,
+            self._inputs.bias_E,
+            workload.model.num_experts,
+            workload.ep_size,
+        )
+        state.received_MH = self._row_buffer(state.rows.capacity)
+
+    def _dispatch(self, state: UbatchState, layer: int) -> None:
+        self._transport.dispatch(state.x_TH, state.rows, state.received_MH)
+
+    def _permute(self, state: UbatchState, layer: int) -> None:
+        state.pairs = self._row_ops.sort_pairs(state.rows, self._workload.local_experts)
+        state.permuted_PH = self._row_ops.gather_pairs(state.received_MH, state.pairs)
+        state.received_MH = None
+
+    def _gemm1(self, state: UbatchState, layer: int) -> None:
+        self._experts.gemm1(self._prepared[layer], state)
+
+    def _silu_mul(self, state: UbatchState, layer: int) -> None:
+        self._experts.silu_mul(self._prepared[layer], state)
+
+    def _gemm2(self, state: UbatchState, layer: int) -> None:
+        self._experts.gemm2(self._prepared[layer], state)
+
+    def _reduce(self, state: UbatchState, layer: int) -> None:
+        state.partial_MH = self._row_buffer(state.rows.capacity)
+        state.returned_MH = self._row_buffer(state.rows.capacity)
+        self._row_ops.reduce_rows(state.outputs_PH, state.pairs, state.rows, state.partial_MH)
+        state.outputs_PH = state.pairs = None
+
+    def _combine(self, state: UbatchState, layer: int) -> None:
+        self._transport.combine(state.partial_MH, state.rows, state.returned_MH)
+
+    def _merge(self, state: UbatchState, layer: int) -> None:
+        state.y_TH, state.x_TH = self._row_ops.merge_rows(state.x_TH, state.returned_MH, state.rows)
+        state.partial_MH = state.returned_MH = state.rows = None

@@ -1,0 +1,170 @@
+"""What can be chosen: Workload, Link and Variant, as frozen dataclasses. Torch-free.
+
+A *Workload* field changes the expected output; a *Link* says how rows travel; a *Variant* is what an operator can
+switch without changing the answer. All quantities are SI, the unit in the name. A field whose metadata says
+``identity: False`` is for people only and stays out of case and variant ids.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from moe_impl.shapes import ModelShape
+
+Precision = Literal["bf16", "nvfp4-w4a16"]
+RoutingKind = Literal["model", "uniform"]
+Transport = Literal["local", "paced"]
+Direction = Literal["dispatch", "combine"]
+Engine = Literal["serial", "streams"]
+Receive = Literal["worst_case"]
+Launch = Literal["eager"]
+ExpertsName = Literal["torch", "triton"]
+Order = Literal["yield_before", "yield_after"]
+Role = Literal["T1", "T2s", "T2o"]
+
+FOR_PEOPLE: dict[str, Any] = {"identity": False}
+
+DEFAULT_ORDER: dict[Receive, Order] = {"worst_case": "yield_after"}
+"""FastDeploy's PR #7259 hands over after dispatch and combine when ``num_worst_tokens`` > 0."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The layer stack to run. Changing a field changes the expected output."""
+
+    model: ModelShape
+    ep_size: int
+    layers: int
+    """Each with its own weights."""
+    tokens: int
+    """T, tokens of this rank in one forward."""
+    precision: Precision
+    routing: RoutingKind = "model"
+    """``model``: random logits through the model's own router; ``uniform``: K distinct experts, all equally likely."""
+    seed: int = 0
+
+    @property
+    def local_experts(self) -> int:
+        """L = E / R."""
+        return self.model.num_experts // self.ep_size
+
+    @property
+    def payload_row_bytes(self) -> int:
+        """Bytes of one dispatched or combined row: H bf16 values."""
+        return 2 * self.model.hidden_size
+
+
+@dataclass(frozen=True)
+class LinkTime:
+    """seconds = alpha_s + bytes / bandwidth_bytes_per_s, for one direction."""
+
+    direction: Direction
+    alpha_s: float
+    bandwidth_bytes_per_s: float
+
+    def seconds(self, num_bytes: int) -> float:
+        """Time for one transfer of ``num_bytes``."""
+        return self.alpha_s + num_bytes / self.bandwidth_bytes_per_s
+
+
+@dataclass(frozen=True)
+class Link:
+    """How rows travel between ranks.
+
+    ``local`` copies rows and models nothing. ``paced`` copies them through HBM on ``comm_sms`` CTAs and holds those
+    until a modelled link would have delivered them.
+    """
+
+    transport: Transport
+    comm_sms: int = 0
+    """CTAs the transport occupies; 0 for ``local``, whose copy takes what the GPU gives."""
+    times: tuple[LinkTime, ...] = ()
+    """One per direction for ``paced``, else empty."""
+    name: str = field(default="inline", compare=False, metadata=FOR_PEOPLE)
+    source: str = field(default="given inline", compare=False, metadata=FOR_PEOPLE)
+    gpu: str | None = field(default=None, compare=False, metadata=FOR_PEOPLE)
+    """The GPU on which a preset's bandwidth was published; on any other the link is hypothetical."""
+
+    def seconds(self, direction: Direction, num_bytes: int) -> float:
+        """Modelled time of one transfer; 0 for ``local``.
+
+        Raises:
+            ValueError: a ``paced`` link without a time for this direction.
+        """
+        if self.transport == "local":
+            return 0.0
+        return self.time(direction).seconds(num_bytes)
+
+    def time(self, direction: Direction) -> LinkTime:
+        """The model of one direction.
+
+        Raises:
+            ValueError: the link has none.
+        """
+        for time in self.times:
+            if time.direction == direction:
+                return time
+        raise ValueError(f"link {self.name!r} has no time for {direction}")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to run a workload that leaves its answer alone."""
+
+    experts: ExpertsName
+    """Backend of the expert GEMMs. No default here: it depends on the precision (:func:`default_experts`)."""
+    engine: Engine = "streams"
+    split_factor: int = 2
+    receive: Receive = "worst_case"
+    launch: Launch = "eager"
+    order: Order = "yield_after"
+    """Where a micro-batch hands over to the next: before dispatch and before combine, or after each."""
+
+    def unsplit(self) -> "Variant":
+        """T1: the whole batch on one stream."""
+        return replace(self.split_serial(), split_factor=1)
+
+    def split_serial(self) -> "Variant":
+        """T2s: the same micro-batches on one stream, in the default order."""
+        return replace(self, engine="serial", order=DEFAULT_ORDER[self.receive])
+
+    def normalized(self) -> "Variant":
+        """``split_factor: 1`` or ``engine: serial`` only name T1 or T2s: drop the fields that then mean nothing."""
+        if self.split_factor == 1:
+            return self.unsplit()
+        return self.split_serial() if self.engine == "serial" else self
+
+    @property
+    def role(self) -> Role:
+        """T1 unsplit, T2s split but serial, T2o split and overlapped."""
+        if self.split_factor == 1:
+            return "T1"
+        return "T2s" if self.engine == "serial" else "T2o"
+
+    @property
+    def label(self) -> str:
+        """A short name for tables and plots, such as ``streams x2 triton``; T1 is ``off``."""
+        if self.role == "T1":
+            return f"off {self.experts}"
+        order = "" if self.order == DEFAULT_ORDER[self.receive] else f" {self.order}"
+        return f"{self.engine} x{self.split_factor} {self.experts}{order}"
+
+
+def default_experts(precision: Precision) -> ExpertsName:
+    """The backend a sweep uses where it names none: the one that reads the precision's own weights."""
+    return "torch" if precision == "bf16" else "triton"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the support table needs to know of a machine."""
+
+    device: Literal["cuda", "cpu"]
+    name: str
+    """``NVIDIA H100 80GB HBM3``, or the processor's name."""
+    memory_bytes: int
+    """Device memory (cuda) or main memory (cpu)."""
+    sm_count: int = 0
+    capability: tuple[int, int] | None = None
+    """CUDA compute capability, (9, 0) for Hopper."""
+    torch_version: str = ""
+    triton_version: str | None = None

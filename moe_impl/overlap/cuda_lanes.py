@@ -1,0 +1,51 @@
+"""Lanes on a GPU: the caller's stream for compute, a high-priority stream for communication, events between them."""
+
+import torch
+
+from moe_impl.overlap.lanes import awaited_across
+from moe_impl.overlap.schedule import Schedule
+
+COMM_PRIORITY = -1
+"""High, as DeepEP's communication stream: waiting communication CTAs get the next free SM."""
+
+
+class _Issue:
+    """Context of one op: waits, switches stream, records. A class, since generators cost microseconds per op."""
+
+    __slots__ = ("_event", "_stream", "_waits")
+
+    def __init__(
+        self, stream: torch.cuda.Stream, waits: list[torch.cuda.Event], event: torch.cuda.Event | None
+    ) -> None:
+        self._stream, self._waits, self._event = stream, waits, event
+
+    def __enter__(self) -> None:
+        for event in self._waits:
+            self._stream.wait_event(event)
+        torch.cuda.set_stream(self._stream)
+
+    def __exit__(self, *exc: object) -> None:
+        if self._event is not None:
+            self._event.record(self._stream)
+
+
+class StreamLanes:
+    """Two streams. Leaves the compute stream current after every schedule, since its last op runs there."""
+
+    def __init__(self, schedule: Schedule, compute: torch.cuda.Stream) -> None:
+        comm = torch.cuda.Stream(device=compute.device, priority=COMM_PRIORITY)
+        streams = {"compute": compute, "comm": comm}
+        events = {position: torch.cuda.Event() for position in awaited_across(schedule)}
+        self._issues = [
+            _Issue(
+                streams[op.lane],
+                [events[before] for before in op.after if schedule.ops[before].lane != op.lane],
+                events.get(position),
+            )
+            for position, op in enumerate(schedule.ops)
+        ]
+        if schedule.ops[-1].lane != "compute":
+            raise ValueError("a schedule must end on the compute lane, which the caller waits for")
+
+    def issuing(self, position: int) -> _Issue:
+        return self._issues[position]

@@ -1,0 +1,101 @@
+"""The order in which stages are issued, as a plain list of Ops. Torch-free.
+
+One list serves four masters: the lanes run it, ``makespan`` bounds it, the report draws it, and the unsplit serial run
+is the same list with one micro-batch.
+"""
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import get_args
+
+from moe_impl.options import DEFAULT_ORDER, Order, Variant
+from moe_impl.stages import Lane, Stage, lane_of
+
+ORDERS: tuple[Order, ...] = get_args(Order)
+
+
+@dataclass(frozen=True)
+class Op:
+    """One stage of one micro-batch in one layer."""
+
+    layer: int
+    ubatch: int
+    stage: Stage
+    lane: Lane
+    after: tuple[int, ...] = ()
+    """Positions in the schedule of the ops whose results this one reads."""
+
+    def __str__(self) -> str:
+        return f"layer {self.layer} ubatch {self.ubatch} {self.stage}"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Ops in issue order. A lane runs its ops in that order; across lanes only ``after`` holds."""
+
+    ops: tuple[Op, ...]
+    layers: int
+    num_ubatches: int
+    order: Order = field(default=DEFAULT_ORDER["worst_case"])
+
+    def drawn(self) -> str:
+        """Two text lanes, such as ``Comp: |route 0.0|`` over ``Comm: |dispatch 0.0|`` (layer.ubatch)."""
+        lanes = {"compute": "Comp: |", "comm": "Comm: |"}
+        for op in self.ops:
+            cell = f"{op.stage} {op.layer}.{op.ubatch}|"
+            for lane in lanes:
+                lanes[lane] += cell if lane == op.lane else " " * (len(cell) - 1) + "|"
+        return "\n".join(lanes.values())
+
+
+def segments(order: Order, layers: int) -> list[list[tuple[int, Stage]]]:
+    """One micro-batch's (layer, stage) chain, cut where it hands over to the next micro-batch.
+
+    ``yield_after`` cuts after dispatch and after combine: communication is issued first, then the other batch's
+    compute. ``yield_before`` cuts before them: compute is queued before a dispatch that may block the host.
+    """
+    cuts: list[list[tuple[int, Stage]]] = [[]]
+    for layer in range(layers):
+        for stage in Stage:
+            hands_over = stage in (Stage.DISPATCH, Stage.COMBINE)
+            if hands_over and order == "yield_before":
+                cuts.append([])
+            cuts[-1].append((layer, stage))
+            if hands_over and order == "yield_after":
+                cuts.append([])
+    return cuts
+
+
+def build(layers: int, num_ubatches: int, order: Order) -> Schedule:
+    """Let micro-batches take turns, one segment each, as FastDeploy's two host threads do."""
+    ops: list[Op] = []
+    last: dict[
+        int, int
+    ] = {}  # micro-batch -> position of its latest op: within a micro-batch every stage reads the one before
+    for segment in segments(order, layers):
+        for ubatch in range(num_ubatches):
+            for layer, stage in segment:
+                after = (last[ubatch],) if ubatch in last else ()
+                last[ubatch] = len(ops)
+                ops.append(Op(layer, ubatch, stage, lane_of(stage), after))
+    return Schedule(tuple(ops), layers, num_ubatches, order)
+
+
+def for_variant(variant: Variant, layers: int) -> Schedule:
+    """The schedule a variant runs; ``serial`` runs the same list on one lane."""
+    return build(layers, variant.split_factor, variant.order)
+
+
+def token_slices(tokens: int, num_ubatches: int) -> list[slice]:
+    """Contiguous near-equal shares of the batch, the larger ones first.
+
+    Raises:
+        ValueError: fewer tokens than micro-batches.
+    """
+    if tokens < num_ubatches:
+        raise ValueError(f"{tokens} tokens cannot fill {num_ubatches} micro-batches")
+    share, extra = divmod(tokens, num_ubatches)
+    bounds = [0]
+    for ubatch in range(num_ubatches):
+        bounds.append(bounds[-1] + share + (ubatch < extra))
+    return [slice(begin, end) for begin, end in pairwise(bounds)]

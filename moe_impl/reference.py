@@ -1,0 +1,158 @@
+"""The oracle: an MoE layer in plain torch, one function a step, no tricks, no kernel.
+
+It shares nothing with what it judges but the NVFP4 format and the router.
+
+Letters as in :mod:`moe_impl.shapes`; P is the pairs of one expert here. It waits for the device where that is simpler.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from moe_impl.nvfp4 import NvFp4Tensor, Rule, decode_bf16, quantize
+from moe_impl.routing import select_experts
+from moe_impl.shapes import Router
+
+
+@dataclass(frozen=True)
+class ActivationQuantization:
+    """W4A4: what quantizes x before gemm1 and h before gemm2."""
+
+    w13_input_scale: Tensor
+    """fp32 decode scale of x: 0-d, or [L], one for each local expert."""
+    w2_input_scale: Tensor
+    """The same of h."""
+    rule: Rule = "modelopt"
+
+
+def expert_outputs(
+    x_TH: Tensor,
+    ids_TK: Tensor,
+    w13: Tensor | NvFp4Tensor,
+    w2: Tensor | NvFp4Tensor,
+    *,
+    compute_dtype: torch.dtype = torch.float32,
+    activations: ActivationQuantization | None = None,
+) -> Tensor:
+    """w2 @ (silu(gate) * up) of every (token, chosen expert), unweighted: compute_dtype [T, K, H].
+
+    Args:
+        x_TH: bf16 [T, H].
+        ids_TK: global expert ids; expert e uses local weights e mod L.
+        w13: [L, 2I, H], gate rows first, then up; bf16 or NVFP4 (then exactly e2m1 * e4m3 * tensor scale).
+        w2: [L, H, I].
+        compute_dtype: float32 or float64. fp32 multiplies by tensor scales after the matmul, as every fp32 epilogue
+            does; h is not rounded on its way to gemm2.
+        activations: None for activations in full precision (bf16, W4A16), else W4A4: h is rounded to fp32 and
+            quantized, as x is.
+
+    Raises:
+        ValueError: another compute_dtype.
+    """
+    if compute_dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"compute_dtype must be float32 or float64, got {compute_dtype}")
+    num_local = (w13.packed if isinstance(w13, NvFp4Tensor) else w13).shape[0]
+    local_TK = ids_TK % num_local
+    outputs_TKH = x_TH.new_empty(*ids_TK.shape, x_TH.shape[1], dtype=compute_dtype)
+    in_scales = h_scales = None
+    rule: Rule = "modelopt"
+    if activations is not None:
+        in_scales = activations.w13_input_scale.expand(num_local)
+        h_scales = activations.w2_input_scale.expand(num_local)
+        rule = activations.rule
+    for expert in range(num_local):
+        token_P, slot_P = torch.where(local_TK == expert)
+        gate_up = _linear(x_TH[token_P], w13, expert, in_scales, rule, compute_dtype)
+        gate, up = gate_up.chunk(2, -1)
+        outputs_TKH[token_P, slot_P] = _linear(
+            torch.nn.functional.silu(gate) * up, w2, expert, h_scales, rule, compute_dtype
+        )
+    return outputs_TKH
+
+
+def _linear(
+    x_PK: Tensor, weights: Tensor | NvFp4Tensor, expert: int, scales_L: Tensor | None, rule: Rule, dtype: torch.dtype
+) -> Tensor:
+    """x @ W[expert]^T in dtype, x quantized first where there are scales for it; tensor scales come last."""
+    if scales_L is not None:
+        x_PK = decode_bf16(*quantize(x_PK.float(), scales_L[expert], rule))
+    if isinstance(weights, NvFp4Tensor):
+        weight_NK = decode_bf16(weights.packed[expert], weights.scales[expert])
+    else:
+        weight_NK = weights[expert]
+    out_PN = x_PK.to(dtype) @ weight_NK.to(dtype).t()
+    if isinstance(weights, NvFp4Tensor):
+        out_PN = out_PN * weights.global_scale[expert].to(dtype)
+    if scales_L is not None:
+        out_PN = out_PN * scales_L[expert].to(dtype)
+    return out_PN
+
+
+def combine_exact(outputs_TKH: Tensor, weights_TK: Tensor) -> Tensor:
+    """Weighted sum over the K experts in the outputs' dtype, without any rounding of a row: [T, H]."""
+    return (outputs_TKH * weights_TK.to(outputs_TKH.dtype)[..., None]).sum(1)
+
+
+def combine_by_rank(outputs_TKH: Tensor, ids_TK: Tensor, weights_TK: Tensor, num_experts: int, ep_size: int) -> Tensor:
+    """Weighted sum as R ranks make it: bf16 [T, H].
+
+    An expert output is rounded to bf16. The row (t, r) that rank r returns is the fp32 sum, over t's experts on r in
+    ascending id, of weight x output (a multiplication and an addition each, both rounded), rounded once to bf16. y is
+    the fp32 sum of t's rows over ranks 0..R-1, rounded once to bf16; a rank without experts of t adds nothing.
+
+    Args:
+        outputs_TKH: [T, K, H] in any float dtype.
+        ids_TK: global ids, ascending within a token.
+        weights_TK: [T, K], used in fp32.
+        num_experts: E.
+        ep_size: R, a divisor of E; rank r holds ids r * E/R up to (r + 1) * E/R.
+
+    Raises:
+        ValueError: R does not divide E.
+    """
+    if num_experts % ep_size:
+        raise ValueError(f"ep_size {ep_size} does not divide {num_experts} experts")
+    rank_TK = ids_TK // (num_experts // ep_size)
+    T, K, H = outputs_TKH.shape
+    total_TH = torch.zeros(T, H, dtype=torch.float32, device=outputs_TKH.device)
+    for rank in range(ep_size):
+        partial_TH = torch.zeros_like(total_TH)
+        for slot in range(K):
+            term_TH = weights_TK[:, slot, None].float() * outputs_TKH[:, slot].bfloat16().float()
+            partial_TH = torch.where(rank_TK[:, slot, None] == rank, partial_TH + term_TH, partial_TH)
+        sent_T1 = (rank_TK == rank).any(1, keepdim=True)
+        total_TH = torch.where(sent_T1, total_TH + partial_TH.bfloat16().float(), total_TH)
+    return total_TH.bfloat16()
+
+
+def next_input(x_TH: Tensor, y_TH: Tensor) -> Tensor:
+    """The next layer's input bf16(x + y / rms(y)), in fp32, rms over H; x where a token's y is all zero."""
+    y32_TH = y_TH.float()
+    rms_T1 = y32_TH.square().mean(-1, keepdim=True).sqrt()
+    step_TH = torch.where(rms_T1 > 0, y32_TH / rms_T1, 0.0)
+    return (x_TH.float() + step_TH).bfloat16()
+
+
+def moe_layer(
+    x_TH: Tensor,
+    logits_TE: Tensor,
+    w13: Tensor | NvFp4Tensor,
+    w2: Tensor | NvFp4Tensor,
+    router: Router,
+    top_k: int,
+    *,
+    selection_bias_E: Tensor | None = None,
+    ep_size: int | None = None,
+    compute_dtype: torch.dtype = torch.float32,
+    activations: ActivationQuantization | None = None,
+) -> Tensor:
+    """One whole layer, y [T, H]: bf16 as ``ep_size`` ranks combine it, or with None the plain sum in compute_dtype.
+
+    Arguments and errors as in :func:`select_experts`, :func:`expert_outputs` and :func:`combine_by_rank`.
+    """
+    ids_TK, weights_TK = select_experts(logits_TE, router, top_k, selection_bias_E)
+    outputs_TKH = expert_outputs(x_TH, ids_TK, w13, w2, compute_dtype=compute_dtype, activations=activations)
+    if ep_size is None:
+        return combine_exact(outputs_TKH, weights_TK)
+    return combine_by_rank(outputs_TKH, ids_TK, weights_TK, logits_TE.shape[1], ep_size)

@@ -1,0 +1,39 @@
+"""UbatchState: a micro-batch's tensors. It dies with the micro-batch's last op; there is no global dict.
+
+Who allocates matters across streams. All tensors are allocated on the compute lane, a communication stage's target by
+the compute stage before it (route for dispatch, reduce for combine): the caching allocator may then hand out memory
+whose last reader precedes that stage on the compute lane, and the stage's event orders the communication behind it. A
+tensor that communication reads or writes is let go only after the compute lane has waited for that communication.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from moe_impl.rows import Pairs, SentRows
+
+
+@dataclass
+class UbatchState:
+    """One micro-batch on its way through the layers. Letters as in shapes; M' and P' are worst-case capacities."""
+
+    tokens: slice
+    """Which tokens of the rank's batch these are."""
+    x_TH: Tensor
+    """bf16 [T, H]: this layer's input, replaced in ``merge``."""
+    rows: SentRows | None = None
+    received_MH: Tensor | None = None
+    """bf16 [M', H]: dispatched rows."""
+    pairs: Pairs | None = None
+    permuted_PH: Tensor | None = None
+    gate_up_PJ: Tensor | None = None
+    """bf16 [P', 2I]: gemm1's output."""
+    h_PI: Tensor | None = None
+    outputs_PH: Tensor | None = None
+    """bf16 [P', H]: expert outputs."""
+    partial_MH: Tensor | None = None
+    """bf16 [M', H]: weighted partial sums, one a received row."""
+    returned_MH: Tensor | None = None
+    """bf16 [M', H]: partial sums after combine."""
+    y_TH: Tensor | None = None
+    """bf16 [T, H]: the layer's output (before it becomes the next x)."""

@@ -1,0 +1,68 @@
+"""The one place that refuses combinations, and the labels a supported one must carry. Torch-free."""
+
+from moe_impl import costs
+from moe_impl.options import Link, Machine, Variant, Workload
+
+MEMORY_SHARE = 0.92
+"""Of the device memory; the rest is the context's, the allocator's and the oracle's."""
+
+EMULATED = "emulated (exact products)"
+MODELLED_COMM = "modelled comm, measured compute"
+BF16_TRAFFIC = "bf16 weight traffic"
+CPU_ONLY = "cpu: functional check, no performance claim"
+PACED_WIDTH = 8192
+"""Values of a row that a paced CTA holds in its registers."""
+NVFP4_LANE = 64
+"""The triton kernel splits K into blocks of 64 codes at least."""
+
+
+def unsupported_reason(workload: Workload, link: Link, variant: Variant, machine: Machine) -> str | None:
+    """Why this combination cannot run on this machine, in one clause, or None if it can."""
+    model = workload.model
+    if model.num_experts % workload.ep_size:
+        return f"ep_size {workload.ep_size} does not divide {model.num_experts} experts"
+    if workload.tokens < variant.split_factor:
+        return f"{workload.tokens} tokens cannot fill {variant.split_factor} micro-batches"
+    if variant.experts == "triton" and workload.precision == "bf16":
+        return "experts triton reads NVFP4 weights; bf16 runs on experts torch"
+    if variant.experts == "triton":
+        for size in ("hidden_size", "intermediate_size"):
+            if getattr(model, size) % NVFP4_LANE:
+                return f"experts triton needs {size} to be a multiple of {NVFP4_LANE}, got {getattr(model, size)}"
+        if machine.device != "cuda":
+            return "experts triton needs a CUDA GPU"
+    if machine.device == "cuda":
+        if machine.triton_version is None:
+            return "CUDA stages need triton, which is not installed"
+        if machine.capability is not None and machine.capability < (8, 0):
+            return f"bf16 needs compute capability 8.0, this GPU has {'.'.join(map(str, machine.capability))}"
+        if link.transport == "paced" and model.hidden_size > PACED_WIDTH:
+            return f"link paced moves rows of up to {PACED_WIDTH} values on a GPU, got {model.hidden_size}"
+        if link.comm_sms >= machine.sm_count:
+            return f"link occupies {link.comm_sms} of the GPU's {machine.sm_count} SMs"
+    need = costs.weight_bytes(workload, variant.experts) + costs.buffer_bytes(workload, variant)
+    if need > MEMORY_SHARE * machine.memory_bytes:
+        return f"needs about {need / 2**30:.1f} GiB of {machine.memory_bytes / 2**30:.1f} GiB"
+    return None
+
+
+def labels(workload: Workload, link: Link, variant: Variant, machine: Machine) -> tuple[str, ...]:
+    """What every number of this combination must say of itself."""
+    said = list(limits(workload, variant, machine))
+    if workload.precision.startswith("nvfp4"):
+        said.append(EMULATED)
+    if link.transport == "paced":
+        said.append(MODELLED_COMM)
+        if link.gpu is not None and link.gpu not in machine.name:
+            said.append(f"hypothetical: link of {link.gpu}")
+    return tuple(said)
+
+
+def limits(workload: Workload, variant: Variant, machine: Machine) -> tuple[str, ...]:
+    """Why this combination's times may not be used for advice (break-even); empty if they may."""
+    reasons = []
+    if machine.device == "cpu":
+        reasons.append(CPU_ONLY)
+    if variant.experts == "torch" and workload.precision != "bf16":
+        reasons.append(BF16_TRAFFIC)
+    return tuple(reasons)

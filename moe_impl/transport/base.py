@@ -1,0 +1,40 @@
+"""What a transport is, and the table of them. A transport works on the current stream and knows no engine."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from moe_impl.options import Link
+from moe_impl.rows import SentRows
+
+
+class Transport(Protocol):
+    """Moves rows to the ranks that hold their experts, and partial sums back."""
+
+    def dispatch(self, x_TH: Tensor, rows: SentRows, received_MH: Tensor) -> None:
+        """received[m] = x[token of row m], for m below ``rows.num_rows``."""
+        ...
+
+    def combine(self, partial_MH: Tensor, rows: SentRows, returned_MH: Tensor) -> None:
+        """returned[m] = partial[m], for m below ``rows.num_rows``."""
+        ...
+
+
+def transport(link: Link, device: torch.device) -> Transport:
+    """The transport a link names, on this device; imports kernels only where there is a GPU."""
+    if device.type == "cuda":
+        from moe_impl.transport import cuda_rows
+
+        match link.transport:
+            case "local":
+                return cuda_rows.LocalCuda()
+            case "paced":
+                return cuda_rows.PacedCuda(link, device)
+    from moe_impl.transport import cpu_rows
+
+    match link.transport:
+        case "local":
+            return cpu_rows.LocalCpu()
+        case "paced":
+            return cpu_rows.PacedCpu(link)

@@ -1,0 +1,131 @@
+"""The identity net = gain - penalty, the bounds against hand-made schedules, and when efficiency is withheld."""
+
+from dataclasses import replace
+
+import pytest
+import synthetic
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.deciding import join
+from bench.deciding.compare import compare_off_on
+from bench.deciding.decompose import Bounds, Decomposition, LaneTimes, decompose
+from bench.measure.settings import MeasureSettings
+from bench.results import Trial
+
+SECONDS = st.floats(min_value=1e-7, max_value=4000.0)
+QUIET = synthetic.Noise(0.0, 0.0)
+
+
+def decomposed(trials: list[Trial]) -> Decomposition | None:
+    (comparison,) = compare_off_on(trials, MeasureSettings())
+    (passes,) = join.by_case(trials).values()
+    return decompose(passes, comparison)
+
+
+def known(builder: synthetic.Builder, tokens: int = 2048, splits: tuple[int, ...] = (2,)) -> Decomposition:
+    why = decomposed(builder.trials(synthetic.cases([tokens], splits=splits)))
+    assert why is not None
+    return why
+
+
+@given(SECONDS, SECONDS, SECONDS)
+def test_net_is_gain_less_penalty_exactly(t1_s: float, t2s_s: float, t2o_s: float) -> None:
+    why = Decomposition(t1_s, t2s_s, t2o_s)
+    assert why.net_s == why.gain_s - why.penalty_s
+    assert why.net_s == why.t1_s - why.t2o_s
+    assert why.t1_s == pytest.approx(t1_s, abs=1e-12)
+
+
+@given(SECONDS, SECONDS, SECONDS)
+def test_efficiency_is_never_clipped(t1_s: float, t2s_s: float, t2o_s: float) -> None:
+    why = Decomposition(
+        t1_s, t2s_s, t2o_s, min_detectable_s=1e-12, bounds=Bounds(t2s_s / 2, "yield_after", t2s_s, None)
+    )
+    assert why.efficiency is None or why.efficiency == pytest.approx((why.t2s_s - why.t2o_s) / (why.t2s_s - t2s_s / 2))
+
+
+def test_efficiency_is_withheld_where_the_ideal_gain_is_noise() -> None:
+    bounds = Bounds(ideal_s=0.7, ideal_order="yield_after", schedule_bound_s=0.8, ideal_sm_s=None)
+    assert Decomposition(0.9, 1.0, 0.85, 0.09, bounds=bounds).efficiency == pytest.approx(0.5)
+    assert Decomposition(0.9, 1.0, 0.85, 0.11, bounds=bounds).efficiency is None
+    assert Decomposition(0.9, 1.0, 0.85, None, bounds=bounds).efficiency is None
+    assert Decomposition(0.9, 1.0, 0.85, 0.0, bounds=replace(bounds, ideal_s=1.0)).efficiency is None
+
+
+def test_the_unsplit_bound_is_the_longer_lane() -> None:
+    assert Decomposition(1, 1, 1, t1_lanes=LaneTimes(0.6, 0.3)).unsplit_bound_s == 0.6
+    assert Decomposition(1, 1, 1, t1_lanes=LaneTimes(0.3, 0.4)).unsplit_bound_s == 0.4
+    assert Decomposition(1, 1, 1).unsplit_bound_s is None
+
+
+def test_a_machine_that_overlaps_ideally_has_efficiency_one() -> None:
+    why = known(synthetic.Builder(truth=synthetic.Truth(dilation=1.0), noise=replace(QUIET, sample=1e-6)))
+    assert why.bounds is not None
+    assert why.t2o_s == pytest.approx(why.bounds.schedule_bound_s, rel=1e-4)
+    assert why.efficiency == pytest.approx(
+        (why.t2s_s - why.bounds.schedule_bound_s) / (why.t2s_s - why.bounds.ideal_s), rel=1e-3
+    )
+
+
+@pytest.mark.parametrize("instrumented", [1.0, 1.5])
+def test_a_slow_instrumented_pass_does_not_move_the_bounds(instrumented: float) -> None:
+    why = known(synthetic.Builder(noise=QUIET, instrumented=instrumented))
+    truth = synthetic.Truth()
+    work, variant = synthetic.workload(2048), synthetic.variant()
+    link = synthetic.cases([2048])[0].link
+    assert why.t2s_lanes is not None
+    assert why.bounds is not None
+    assert why.t2s_lanes.compute_s + why.t2s_lanes.comm_s == pytest.approx(why.t2s_s)
+    assert why.bounds.schedule_bound_s == pytest.approx(truth.span_s(work, link, variant) / truth.dilation)
+
+
+def test_bounds_are_ordered() -> None:
+    why = known(synthetic.Builder(noise=QUIET))
+    assert why.bounds is not None
+    assert why.t2s_lanes is not None
+    longer_lane_s = max(why.t2s_lanes.compute_s, why.t2s_lanes.comm_s)
+    assert longer_lane_s <= why.bounds.ideal_s <= why.bounds.schedule_bound_s < why.t2s_s
+    assert why.bounds.ideal_sm_s is not None
+    assert why.bounds.ideal_s <= why.bounds.ideal_sm_s <= why.bounds.ideal_s * 132 / (132 - 20)
+
+
+def test_idle_of_the_serial_run_is_no_stage_time() -> None:
+    builder = synthetic.Builder(noise=QUIET, instrumented=1.0)
+    idle_s = 0.5e-3
+
+    def waits(m: synthetic.Measurement, pass_index: int, work: synthetic.Workload) -> synthetic.Measurement:
+        if m.stages is None or m.role == "T2o":
+            return m
+        stages = replace(m.stages, span_s=m.stages.span_s + idle_s)
+        return replace(m, stages=stages, samples_s=tuple(s + idle_s for s in m.samples_s))
+
+    without, with_idle = known(builder), known(replace(builder, change=waits))
+    assert without.t2s_lanes is not None
+    assert with_idle.t2s_lanes is not None
+    assert with_idle.t2s_s == pytest.approx(without.t2s_s + idle_s)
+    assert with_idle.t2s_lanes.compute_s == pytest.approx(without.t2s_lanes.compute_s)
+
+
+def test_dilation_compares_overlapped_with_serial_stages() -> None:
+    why = known(synthetic.Builder(truth=synthetic.Truth(dilation=1.25)))
+    assert dict(why.dilation) == pytest.approx(dict.fromkeys(dict(why.dilation), 1.25))
+    assert "gemm1" in dict(why.dilation)
+
+
+def test_a_cpu_has_no_efficiency_and_no_sm_bound() -> None:
+    why = known(synthetic.Builder(machine=synthetic.CPU))
+    assert why.efficiency is None
+    assert why.bounds is not None
+    assert why.bounds.ideal_sm_s is None
+
+
+def test_without_stage_times_the_three_times_still_stand() -> None:
+    why = known(synthetic.Builder(change=lambda m, p, w: replace(m, stages=None)))
+    assert (why.bounds, why.t1_lanes, why.efficiency, why.dilation) == (None, None, None, ())
+    assert why.penalty_s > 0
+
+
+def test_without_a_serial_split_run_there_is_no_decomposition() -> None:
+    builder = synthetic.Builder(change=lambda m, p, w: synthetic.failed(m) if m.role == "T2s" else m)
+    assert decomposed(builder.trials(synthetic.cases([2048]))) is None

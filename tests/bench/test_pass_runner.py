@@ -1,0 +1,68 @@
+"""One case in one pass: checked, timed and stamped, in this order, and told step by step."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from one_pass import SETTINGS, Pass, by_role
+from small_sweep import small_case
+
+from bench.identity import variant_id
+from bench.results import Measurement, Status
+
+
+@pytest.fixture
+def one_pass(tmp_path: Path) -> Pass:
+    return Pass(tmp_path)
+
+
+def test_a_case_that_works_is_checked_timed_and_stamped(one_pass: Pass) -> None:
+    case = small_case()
+    trial = one_pass.run(case)
+    assert (trial.case_id, trial.pass_index, trial.timer) == (case.case_id, 4, "host")
+    assert [m.variant for m in trial.measurements] == list(case.variants)
+    for m in trial.measurements:
+        assert (m.status, m.reason, len(m.samples_s), len(m.rounds)) == (Status.OK, None, 4, 4)
+        assert m.check is not None
+        assert m.check.passed
+        assert m.stages is not None
+        assert {len(row) for row in m.stages.op_s["gemm1"]} == {m.variant.split_factor}
+        assert m.memory is None, "a CPU has no allocator to ask"
+        assert "cpu: functional check, no performance claim" in m.labels
+    assert sorted(place for m in trial.measurements for place in m.places) == list(range(12))
+    assert by_role(trial)["T1"].check.same_as_unsplit is None  # type: ignore[union-attr]
+    assert 0 < trial.overhead_s < trial.elapsed_s
+
+
+def test_the_traffic_is_that_of_the_true_routing(one_pass: Pass) -> None:
+    traffic = one_pass.run(small_case(tokens=16)).traffic
+    assert traffic is not None
+    assert 16 <= traffic.rows <= 32  # top 2: one or two ranks a token
+    assert 16 * 2 / 2 <= traffic.busiest_expert_pairs <= 32  # two local experts share 32 pairs
+
+
+def test_everything_is_announced_before_it_begins(one_pass: Pass) -> None:
+    case = small_case()
+    one_pass.run(case)
+    ids = [variant_id(v) for v in case.variants]
+    expected: list[tuple[str, Any]] = [("build", None), ("self-check", None)]
+    expected += [(phase, one) for phase in ("check", "warm-up") for one in ids]
+    expected += [("measure", None)] * SETTINGS.rounds
+    expected += [("stages", one) for one in ids]
+    assert [(step.phase, step.variant_id) for step in one_pass.steps] == expected
+
+
+def test_settled_variants_are_passed_on_and_not_run(one_pass: Pass) -> None:
+    case = small_case()
+    settled = Measurement(case.variants[2], Status.TIMEOUT, "made up")
+    trial = one_pass.run(case, (settled,))
+    assert trial.measurements[2] == settled
+    assert [m.status for m in trial.measurements] == [Status.OK, Status.OK, Status.TIMEOUT]
+    assert variant_id(case.variants[2]) not in {step.variant_id for step in one_pass.steps}
+
+
+def test_a_case_whose_variants_are_all_settled_is_not_timed(one_pass: Pass) -> None:
+    case = small_case()
+    settled = tuple(Measurement(v, Status.SKIPPED, "made up") for v in case.variants)
+    assert one_pass.run(case, settled).measurements == settled
+    assert {step.phase for step in one_pass.steps} == {"build", "self-check"}

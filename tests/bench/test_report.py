@@ -1,0 +1,278 @@
+"""The report: what it says first, what it never leaves out, and that every output is safe and self-contained."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import synthetic
+from rich.console import Console
+
+from bench import report
+from bench.deciding.break_even import Kind
+from bench.errors import BenchError
+from bench.render import document, files, html, markdown, plots, sentences, tables, terminal, words
+from bench.report_model import ReportModel
+from bench.results import Measurement, Status
+from moe_impl.links import LOCAL
+from moe_impl.options import Workload
+from moe_impl.support import BF16_TRAFFIC, CPU_ONLY, EMULATED, MODELLED_COMM
+
+SNAPSHOT = Path(__file__).parents[1] / "data" / "report_synthetic.md"
+TOKENS = (256, 1024, 4096)
+
+
+def some_trouble(m: Measurement, pass_index: int, work: Workload) -> Measurement:
+    """x4 runs out of memory at the largest token count from the third pass on; at the smallest it is skipped."""
+    if m.variant.split_factor == 4 and m.role == "T2o":
+        if work.tokens == TOKENS[-1] and pass_index >= 2:
+            return synthetic.failed(m, Status.OOM, "CUDA out of memory\n  <in> phase check")
+        if work.tokens == TOKENS[0]:
+            return synthetic.failed(m, Status.SKIPPED, "cannot fill | 4 micro-batches")
+    return m
+
+
+@pytest.fixture(scope="module")
+def model() -> ReportModel:
+    builder = synthetic.Builder(change=some_trouble)
+    return report.build(synthetic.StubRun(builder.trials(synthetic.cases(TOKENS, ("nvfp4-w4a16",), (2, 4)))))
+
+
+@pytest.fixture(scope="module")
+def cpu_model() -> ReportModel:
+    builder = synthetic.Builder(machine=synthetic.CPU, passes=2, pairs=2)
+    return report.build(synthetic.StubRun(builder.trials(synthetic.cases((16, 64)))))
+
+
+def printed(model: ReportModel, width: int) -> str:
+    console = Console(width=width, highlight=False, force_terminal=False, record=True, file=io.StringIO())
+    console.print(terminal.summary(model))
+    return console.export_text()
+
+
+def test_the_first_line_is_the_verdict(model: ReportModel) -> None:
+    best = model.sections[0].rows[-1].comparison
+    said = sentences.headline(model)
+    assert said.startswith("TBO (streams x2 triton, nvfp4-w4a16) pays from 1024 tokens on: ")
+    assert said.endswith(f"{best.speedup:.3f}x [{best.low:.3f}, {best.high:.3f}] at 4096; slower up to 256.")
+    for text in (printed(model, 200), markdown.page(model), html.page(model)):
+        assert said in text
+
+
+def test_the_markdown_report_is_as_reviewed(model: ReportModel) -> None:
+    assert markdown.page(model) == SNAPSHOT.read_text(encoding="utf-8")
+
+
+def test_no_failure_or_skip_is_left_out(model: ReportModel) -> None:
+    (failure,), (skip,) = model.failures, model.skips
+    assert (failure.status, failure.passes) == (Status.OOM, (2, 3, 4))
+    assert skip.passes == (0, 1, 2, 3, 4)
+    for text in (printed(model, 200), markdown.page(model)):
+        assert "oom in pass 3, 4 and 5: CUDA out of memory <in> phase check" in text.replace("\\<", "<")
+        assert "4 micro-batches" in text
+    assert "tokens=4096,precision=nvfp4-w4a16,link=h800-nvlink-ep8,experts=triton,split_factor=4" in failure.command
+
+
+def test_markdown_hides_nothing_that_looks_like_its_own_signs(model: ReportModel) -> None:
+    lines = markdown.page(model).splitlines()
+    assert any(r"memory \<in> phase" in line for line in lines)
+    tables_of_page = [line for line in lines if line.startswith("|")]
+    assert all(line.endswith("|") for line in tables_of_page)
+    assert any(r"cannot fill \| 4 micro-batches" in line for line in lines)
+
+
+def test_html_escapes_what_it_shows(model: ReportModel) -> None:
+    page = html.page(replace(model, question="<script>alert(1)</script>"))
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert "memory &lt;in&gt; phase" in page
+
+
+def test_labels_stand_wherever_numbers_do(model: ReportModel) -> None:
+    needed = [EMULATED, MODELLED_COMM, "hypothetical: link of H800", "timer cuda_event", "launch eager"]
+    for section in model.sections:
+        for table in tables.of(section):
+            assert all(label in table.notes[-1] for label in needed)
+    for picture in plots.of(model):
+        drawn = " ".join(re.findall(r">([^<>]+)</text>", picture.svg))
+        assert all(label in drawn for label in needed[:3])
+
+
+def test_unknown_is_said_and_never_zero(cpu_model: ReportModel) -> None:
+    stages = {row[0]: row[1:] for row in tables.explanation(cpu_model.sections[0]).rows}
+    assert stages["efficiency"] == ("n/a", "n/a")
+    assert stages["activations off"] == ("n/a", "n/a")
+    assert stages["ideal, SMs shared, ms"] == ("n/a", "n/a")
+    assert ("gpu.driver", "unknown") in tables.environment(cpu_model).rows
+
+
+def test_a_cpu_report_makes_no_claim(cpu_model: ReportModel) -> None:
+    for text in (printed(cpu_model, 80), markdown.page(cpu_model), html.page(cpu_model)):
+        assert "Functional check on a CPU, no performance claim. 12 of 12 oracle checks passed." in text
+        assert "pays from" not in text
+        assert "FASTER at" not in text
+    assert all(CPU_ONLY in sentences.caption(section) for section in cpu_model.sections)
+    assert all(CPU_ONLY in " ".join(picture.svg.split()) for picture in plots.of(cpu_model))
+    assert document.document(cpu_model)["performance_claim"] is False
+    assert {section.break_even.kind for section in cpu_model.sections} == {Kind.NO_CLAIM}
+
+
+def test_a_torch_backend_on_nvfp4_makes_no_claim() -> None:
+    case = synthetic.cases((4096,), ("nvfp4-w4a16",))[0]
+    torch_variant = replace(synthetic.variant("nvfp4-w4a16"), experts="torch")
+    case = replace(case, variants=synthetic.with_t1_and_t2s(torch_variant))
+    found = report.build(synthetic.StubRun(synthetic.Builder().trials([case])))
+    assert sentences.headline(found) == f"TBO (streams x2 torch, nvfp4-w4a16): no claim, {BF16_TRAFFIC}."
+
+
+def test_skips_that_differ_in_nothing_else_share_a_line() -> None:
+    builder = synthetic.Builder(
+        passes=2, pairs=1, change=lambda m, p, w: synthetic.failed(m, Status.SKIPPED, "no GPU") if m.role != "T1" else m
+    )
+    found = report.build(synthetic.StubRun(builder.trials(synthetic.cases((256, 1024)))))
+    assert len(found.skips) == 4
+    assert sentences.not_timed_together(found.skips) == [
+        "256 and 1024 tokens, bf16, paced h800-nvlink-ep8, serial x2 torch, streams x2 torch: "
+        "skipped in pass 1 and 2: no GPU"
+    ]
+
+
+def test_answers_name_their_link_where_there_are_several() -> None:
+    (case,) = synthetic.cases((256,))
+    local = replace(case, link=LOCAL)
+    found = report.build(synthetic.StubRun(synthetic.Builder(passes=2, pairs=1).trials([case, local])))
+    assert len(found.panels) == 2
+    paced, copied = (sentences.answer(section, found) for section in found.sections)
+    assert "link paced h800-nvlink-ep8" in paced
+    assert "link local" in copied
+
+
+def test_doubts_are_told_once_a_kind() -> None:
+    def doubted(m: Measurement, pass_index: int, work: Workload) -> Measurement:
+        return replace(m, flags=(f"stage pass perturbed: by {pass_index} %",)) if work.tokens == 256 else m
+
+    trials = synthetic.Builder(change=doubted).trials(synthetic.cases((256, 1024)))
+    (section,) = report.build(synthetic.StubRun(trials)).sections
+    assert sentences.doubts(section) == ["Doubt at 256: stage pass perturbed."]
+    assert "Doubt at 256: stage pass perturbed." in tables.decision(section).notes
+
+
+def test_two_noisy_passes_give_bounds_not_digits() -> None:
+    noise = synthetic.Noise(sample=0.5, process=0.5)
+    trials = synthetic.Builder(noise=noise, passes=2, pairs=2).trials(synthetic.cases((256,)))
+    found = report.build(synthetic.StubRun(trials))
+    comparison = found.sections[0].rows[0].comparison
+    assert comparison.high is not None
+    assert comparison.high > 10
+    assert words.speedup(comparison).endswith(", >10]")
+    assert "over 1,000 %" in sentences.noise(found)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_tables_fit_the_terminal(model: ReportModel, cpu_model: ReportModel, width: int) -> None:
+    for shown in (model, cpu_model):
+        lines = printed(shown, width).splitlines()
+        assert max(map(len, map(str.rstrip, lines))) <= width
+        rows = [line for line in lines if re.match(r" *\d+ .*(FASTER|SLOWER|SAME|UNDECIDED)", line)]
+        assert len(rows) == sum(len(section.rows) for section in shown.sections)
+        assert all("]" in row and "…" not in row for row in rows)
+
+
+def test_the_page_needs_no_network_and_no_script(model: ReportModel) -> None:
+    page = html.page(model, plots.of(model))
+    assert page.count("<svg") == 3
+    assert "<script" not in page
+    assert "<link" not in page
+    assert re.findall(r"(?:src|href)=\"(?!#)", page) == []
+    assert "@import" not in page
+    assert "prefers-color-scheme: dark" in page
+    assert "@media print" in page
+
+
+def test_pictures_are_svg_that_follows_the_pages_ink(model: ReportModel) -> None:
+    pictures = plots.of(model)
+    assert [picture.name for picture in pictures] == ["speedup-1", "decomposition-1", "decomposition-2"]
+    for picture in pictures:
+        ET.fromstring(picture.standalone.encode())
+        assert "currentColor" in picture.svg
+        assert plots.INK not in picture.svg
+    assert plots.of(model) == pictures
+
+
+def test_the_speedup_plot_has_one_line_a_series_and_its_break_even(model: ReportModel) -> None:
+    drawn = re.findall(r">([^<>]+)</text>", plots.of(model)[0].svg)
+    assert {"streams x2 triton, nvfp4-w4a16", "streams x4 triton, nvfp4-w4a16"} <= set(drawn)
+    crossing = model.sections[0].break_even.crossing
+    assert crossing is not None
+    assert f"≈{crossing:.0f}" in drawn
+    assert any("tokens of this rank" in text for text in drawn)
+
+
+def test_write_leaves_all_files_and_names_them(model: ReportModel, tmp_path: Path) -> None:
+    paths = files.write(model, tmp_path)
+    assert [str(path.relative_to(tmp_path)) for path in paths] == [
+        "report.html",
+        "report.md",
+        "plots/speedup-1.svg",
+        "plots/decomposition-1.svg",
+        "plots/decomposition-2.svg",
+    ]
+    linked = re.findall(r"!\[.*?\]\((.*?)\)", (tmp_path / "report.md").read_text())
+    assert len(linked) == 3
+    assert all((tmp_path / link).is_file() for link in linked)
+
+
+def test_write_says_in_one_line_that_it_cannot(model: ReportModel, tmp_path: Path) -> None:
+    (tmp_path / "plots").write_text("in the way")
+    with pytest.raises(BenchError, match="cannot write the report"):
+        files.write(model, tmp_path)
+
+
+def test_the_document_holds_every_comparison_in_json(model: ReportModel) -> None:
+    told = json.loads(json.dumps(document.document(model), allow_nan=False))
+    assert len(told["comparisons"]) == 5
+    row = told["comparisons"][-1]
+    assert (row["workload"]["tokens"], row["verdict"], row["reasons"]) == (
+        4096,
+        "UNDECIDED",
+        ["failed in at least one pass"],
+    )
+    why = told["comparisons"][0]["decomposition"]
+    assert why["net_s"] == why["gain_s"] - why["penalty_s"]
+    assert told["break_evens"][0]["smallest_faster"] == 1024
+    assert "tokens" not in told["break_evens"][0]["workload"]
+
+
+def test_a_filter_keeps_a_variant_with_its_own_t1_and_t2s() -> None:
+    trials = synthetic.Builder(passes=2, pairs=1).trials(synthetic.cases((256, 1024), splits=(2, 4)))
+    kept = report.only(trials, "tokens=1024,split_factor=4,engine=streams")
+    assert {trial.workload.tokens for trial in kept} == {1024}
+    assert [m.role for m in kept[0].measurements] == ["T1", "T2s", "T2o"]
+    assert kept[0].measurements[-1].variant.split_factor == 4
+    assert report.only(trials, None) == trials
+
+
+def test_an_empty_run_is_no_report() -> None:
+    with pytest.raises(BenchError, match="no results yet"):
+        report.build(synthetic.StubRun([]))
+
+
+def test_a_run_without_a_timed_variant_gives_no_answer() -> None:
+    builder = synthetic.Builder(change=lambda m, p, w: synthetic.failed(m))
+    found = report.build(synthetic.StubRun(builder.trials(synthetic.cases((256,)))))
+    assert sentences.headline(found) == "No answer: no overlapped variant was timed."
+    assert len(found.failures) == 3
+    assert plots.of(found) == []
+
+
+def test_reports_load_without_torch() -> None:
+    code = (
+        "import sys, bench.report, bench.render.files, bench.render.terminal, bench.render.document;"
+        "import bench.commands.compare, bench.commands.report; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2], timeout=60)

@@ -1,0 +1,100 @@
+"""Paired statistics: known ratios, drift, and how often identical code gets a verdict."""
+
+import math
+import random
+
+import pytest
+
+from bench.deciding import stats
+from bench.deciding.compare import Verdict, decide
+from bench.measure.settings import MeasureSettings
+
+MEASURE = MeasureSettings()
+
+
+def test_a_block_compares_the_means_of_its_two_mirrored_samples() -> None:
+    assert stats.paired_logs([2.0, 4.0, 6.0, 6.0], [1.0, 2.0, 3.0, 1.0]) == pytest.approx([math.log(2), math.log(3)])
+
+
+def test_linear_drift_within_a_mirrored_block_cancels() -> None:
+    drift = [1 + 0.01 * place for place in range(4)]  # places A B B A
+    off, on = [drift[0], drift[3]], [drift[1], drift[2]]
+    assert stats.paired_logs(off, on) == pytest.approx([0.0])
+
+
+@pytest.mark.parametrize(("off", "on"), [([1.0, 1.0], [1.0]), ([1.0], [1.0]), ([], [])])
+def test_samples_that_are_no_whole_blocks_are_refused(off: list[float], on: list[float]) -> None:
+    with pytest.raises(ValueError, match="blocks"):
+        stats.paired_logs(off, on)
+
+
+def test_no_pass_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one pass"):
+        stats.estimate([])
+
+
+def test_one_pass_has_a_speedup_but_no_interval() -> None:
+    found = stats.estimate([[math.log(1.5)]])
+    assert found.speedup == pytest.approx(1.5)
+    assert (found.low, found.high, found.min_detectable, found.between_sd, found.within_sd) == (None,) * 5
+
+
+@pytest.mark.parametrize(
+    ("passes", "confidence", "t"),
+    # Student's t, two-sided: tables of any textbook
+    [(2, 0.99, 63.657), (4, 0.99, 5.841), (5, 0.95, 2.776), (8, 0.95, 2.365)],
+)
+def test_the_interval_is_students_t_over_pass_means(passes: int, confidence: float, t: float) -> None:
+    logs = [0.01 * (-1) ** i for i in range(passes)]
+    found = stats.estimate([[log] for log in logs])
+    mean = sum(logs) / passes
+    sd = math.sqrt(sum((log - mean) ** 2 for log in logs) / (passes - 1))
+    assert found.confidence == confidence
+    assert found.half_width == pytest.approx(t * sd / math.sqrt(passes), rel=5e-4)
+
+
+def test_within_and_between_pass_spread_are_told_apart() -> None:
+    found = stats.estimate([[0.0, 0.02], [0.1, 0.12]])
+    assert found.within_sd == pytest.approx(math.sqrt(2) * 0.01)
+    assert found.between_sd == pytest.approx(math.sqrt(2) * 0.05)
+
+
+def simulated_verdicts(effect: float, trials: int, passes: int = 5, pairs: int = 12) -> list[Verdict]:
+    """Runs of code whose true speed-up is 1 + effect: +-0.3 % white noise on a clock that wanders by 0.6 %."""
+    draw = random.Random(20260102)
+    verdicts = []
+    for _ in range(trials):
+        logs = []
+        for _ in range(passes):
+            clock = 0.0
+            off: list[float] = []
+            on: list[float] = []
+            for _ in range(pairs):
+                for side, true in ((off, 1 + effect), (on, 1.0), (on, 1.0), (off, 1 + effect)):
+                    clock = 0.95 * clock + draw.gauss(0, 0.006 * math.sqrt(1 - 0.95**2))
+                    side.append(true * math.exp(clock + draw.gauss(0, 0.003)))
+            logs.append(stats.paired_logs(off, on))
+        verdicts.append(decide(stats.estimate(logs), MEASURE)[0])
+    return verdicts
+
+
+def test_identical_code_gets_no_false_verdict() -> None:
+    verdicts = simulated_verdicts(0.0, 400)
+    assert sum(v in (Verdict.FASTER, Verdict.SLOWER) for v in verdicts) <= 2
+    assert verdicts.count(Verdict.SAME) >= 390
+
+
+def test_one_percent_is_found_in_both_directions() -> None:
+    assert simulated_verdicts(0.01, 100).count(Verdict.FASTER) >= 97
+    assert simulated_verdicts(-0.01, 100).count(Verdict.SLOWER) >= 97
+
+
+def test_the_95_percent_interval_covers_the_truth_as_often_as_it_says() -> None:
+    draw = random.Random(7)
+    covered = 0
+    for _ in range(2000):
+        found = stats.estimate([[draw.gauss(0.02, 0.005)] for _ in range(5)])
+        assert found.low is not None
+        assert found.high is not None
+        covered += found.low <= math.exp(0.02) <= found.high
+    assert 0.935 <= covered / 2000 <= 0.965

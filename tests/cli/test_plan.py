@@ -1,0 +1,206 @@
+"""The command line as a user meets it: start-up time, errors, exit codes, and `bench plan`."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench import cli
+from bench.running import probe
+from bench.running.messages import Ready
+from moe_impl.options import Machine
+
+ROOT = Path(__file__).parents[2]
+SMOKE = str(ROOT / "configs" / "smoke.yaml")
+PREFILL = str(ROOT / "configs" / "deepseek-v3-ep8-prefill.yaml")
+H100 = Machine("cuda", "NVIDIA H100 80GB HBM3", 85 * 10**9, 132, (9, 0), "2.13.0", "3.9.0")
+SMALL_GPU = Machine("cuda", "NVIDIA RTX 4000", 16 * 10**9, 48, (8, 9), "2.13.0", "3.9.0")
+CPU = Machine("cpu", "Some Processor", 16 * 10**9, torch_version="2.13.0")
+
+
+@pytest.fixture
+def plan(monkeypatch, capsys):
+    """Runs `bench plan` as if on the given machine; returns (exit code, standard output, standard error)."""
+
+    def run(machine, *arguments, columns=100):
+        monkeypatch.setattr(probe, "probe", lambda device: Ready(machine, {}))
+        monkeypatch.setenv("COLUMNS", str(columns))
+        code = cli.main(["plan", *arguments])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def run_python(*arguments, **options):
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60, **options)
+
+
+def test_help_takes_less_than_three_tenths_of_a_second():
+    taken = []
+    for _ in range(3):
+        began = time.perf_counter()
+        assert run_python("-m", "bench.cli", "--help").returncode == 0
+        taken.append(time.perf_counter() - began)
+    assert min(taken) < 0.3
+
+
+def test_help_lists_every_verb_and_imports_only_click():
+    code = (
+        "import sys; from bench import cli; code = cli.main(['--help']);"
+        "heavy = {'torch', 'pandas', 'pydantic', 'rich', 'ruamel', 'numpy'} & set(sys.modules);"
+        "sys.exit(str(heavy) if heavy else code)"
+    )
+    done = run_python("-c", code)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split()[0] for line in done.stdout.split("Commands:\n")[1].splitlines() if line[2:3].strip()] == list(
+        cli.VERBS
+    )
+
+
+def test_plan_never_imports_torch_or_pandas():
+    code = "import sys, bench.commands.plan; print(sorted({'torch', 'pandas', 'bench'} & set(sys.modules)))"
+    assert run_python("-c", code).stdout == "['bench']\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["paln"],
+            "error: unknown verb paln, did you mean plan? allowed: plan, sweep, compare, report (see bench --help)",
+        ),
+        (["plan"], "error: Missing argument 'CONFIG'. (see bench plan --help)"),
+        (["plan", SMOKE, "--devise", "cpu"], "error: No such option '--devise'."),
+        (["plan", "no/such.yaml"], "error: no/such.yaml: no such file"),
+        (
+            ["plan", SMOKE, "--filter", "tokens=17"],
+            "error: --filter: tokens=17 matches nothing, this sweep has: 16, 64",
+        ),
+    ],
+)
+def test_a_users_mistake_is_one_line_on_stderr_and_exit_code_2(arguments, message, capsys):
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(message)
+    assert err.count("\n") == 1
+
+
+def test_every_problem_of_a_sweep_file_is_a_line_of_its_own(tmp_path, capsys):
+    path = tmp_path / "bad.yaml"
+    path.write_text(Path(SMOKE).read_text().replace("ep_size: 4", "ep_size: 0").replace("passes: 2", "passes: 0"))
+    assert cli.main(["plan", str(path)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith(f"error: {path}:") for line in lines)
+
+
+def test_a_bug_is_one_line_exit_code_70_and_a_kept_traceback(monkeypatch, capsys):
+    def broken(device):
+        raise ZeroDivisionError("no\nluck")
+
+    monkeypatch.setattr(probe, "probe", broken)
+    monkeypatch.delenv("BENCH_TRACEBACK", raising=False)
+    assert cli.main(["plan", SMOKE]) == 70
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("internal error: ZeroDivisionError: no luck; the traceback is in ")
+    kept = Path(line.split("the traceback is in ")[1].split(" (")[0])
+    assert "in broken" in kept.read_text()
+    kept.unlink()
+    monkeypatch.setenv("BENCH_TRACEBACK", "1")
+    assert cli.main(["plan", SMOKE]) == 70
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_exit_code_130_without_a_traceback(monkeypatch, capsys):
+    def interrupted(device):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(probe, "probe", interrupted)
+    assert cli.main(["plan", SMOKE]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_reader_that_goes_away_is_no_error(form):
+    code = (
+        "import sys; from bench import cli; from bench.running import probe; from bench.running.messages import Ready;"
+        "from moe_impl.options import Machine;"
+        "probe.probe = lambda device: Ready(Machine('cpu', 'x', 10**10), {});"
+        f"sys.exit(cli.main({['plan', SMOKE, *form]}))"
+    )
+    reads, writes = os.pipe()
+    os.close(reads)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, stdout=writes, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    finally:
+        os.close(writes)
+    assert (done.returncode, done.stderr) == (cli.BROKEN_PIPE, "")
+
+
+def test_plan_counts_first_and_says_that_everything_runs_on_a_large_gpu(plan):
+    code, out, _ = plan(H100, PREFILL)
+    first, second, *_ = out.splitlines()
+    assert code == 0
+    assert first.startswith("14 cases, 70 variants, 5 passes: all cases run here, about ")
+    assert second.startswith("NVIDIA H100 80GB HBM3, 79.2 GiB, 132 SMs")
+    assert "Skipped" not in out
+    assert "hypothetical: link of H800" in out
+
+
+def test_plan_exits_0_and_says_each_reason_once_where_a_backend_cannot_run(plan):
+    code, out, _ = plan(CPU, SMOKE)
+    assert code == 0
+    assert out.count("experts triton needs a CUDA GPU") == 1
+    assert "3 of 6" in out
+    assert "cpu: functional check, no performance claim" in out
+
+
+def test_plan_exits_0_where_no_case_runs(plan):
+    code, out, _ = plan(CPU, SMOKE, "--filter", "experts=triton")
+    assert code == 0
+    assert out.startswith("4 cases, 12 variants, 2 passes: no case runs here\n")
+
+
+def test_plan_says_memory_reasons_once_for_all_sizes(plan):
+    _, out, _ = plan(SMALL_GPU, PREFILL)
+    assert out.count("needs about") == 2  # of a variant itself, and of the T1 that a variant is compared with
+    assert out.count("its T1 cannot run") == 1
+    assert "like it" in out
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize(("config", "rows"), [(SMOKE, 4), (PREFILL, 14)])
+def test_plan_fits_the_terminal_with_one_line_for_each_case(plan, config, rows, columns):
+    _, out, _ = plan(H100, config, columns=columns)
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert "…" not in out
+    assert sum(line.split()[:1] != ["total"] and " of " in line and line.endswith(" s") for line in lines[2:]) == rows
+
+
+def test_plan_as_json_agrees_with_the_sweep(plan):
+    code, out, _ = plan(CPU, SMOKE, "--json")
+    data = json.loads(out)
+    assert code == 0
+    assert (data["cases"], data["running_cases"], data["variants"], data["running_variants"]) == (4, 4, 24, 12)
+    assert [row["tokens"] for row in data["plan"]] == [16, 64, 16, 64]
+    skipped = {variant["label"]: variant["skipped"] for variant in data["plan"][0]["variants"]}
+    assert skipped["off torch"] is None
+    assert skipped["off triton"] == "experts triton needs a CUDA GPU"
+    per_pass = sum(row["estimated_s_per_pass"] for row in data["plan"])
+    assert data["estimated_s"] > data["passes"] * per_pass
+
+
+def test_a_longer_protocol_is_estimated_to_take_longer(plan, tmp_path):
+    longer = tmp_path / "longer.yaml"
+    longer.write_text(Path(SMOKE).read_text().replace("round_min: 0.05 s", "round_min: 5 s"))
+    short_s, long_s = (json.loads(plan(CPU, path, "--json")[1])["estimated_s"] for path in (SMOKE, str(longer)))
+    # 2 passes x 4 cases x 2 rounds x (5 - 0.05) s
+    assert long_s - short_s == pytest.approx(2 * 4 * 2 * 4.95)

@@ -1,0 +1,147 @@
+"""Compile every Triton kernel for a GPU that need not be here. Run as a script, since the interpreter, which the rest
+of the suite uses, is chosen when triton is imported.
+
+    compile_kernels.py CAPABILITY [KERNEL ...]
+
+prints JSON: kernel -> {"ptx": text, "resources": {"REG": registers a thread, "STACK": bytes spilled, ...}}; resources
+are null where Triton ships no cuobjdump.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from moe_impl.kernels import (
+    merge_rows,
+    move_rows,
+    nvfp4_grouped_gemm,
+    paced_link,
+    reduce_rows,
+    route_tokens,
+    silu_mul,
+    sort_pairs,
+)
+from moe_impl.kernels.launch import NO_FMA, row_warps
+
+# The warps of a row of 7168 values, and of 2048.
+WIDE, NARROW = {"num_warps": row_warps(7168)}, {"num_warps": row_warps(2048)}
+KERNELS = {
+    "choose_experts": (
+        route_tokens.choose_kernel,
+        "*fp32 *fp32 *i32 *fp32 *i32 i32",
+        {
+            "E": 256,
+            "EXPERTS": 256,
+            "K": 8,
+            "R": 8,
+            "GROUPS": 8,
+            "TOP_GROUPS": 4,
+            "SIGMOID": True,
+            "BIASED": True,
+            "RENORMALIZE": True,
+            "SCALE": 2.5,
+            "TOKENS": route_tokens.TOKENS,
+        },
+        {},
+    ),
+    "lay_out_rows": (
+        route_tokens.lay_out_kernel,
+        "*i32 *fp32 *i32 *i32 *i32 *i32 *fp32 i32",
+        {"L": 32, "K": 8, "SLOTS": 8, "R": 8, "TOKENS": route_tokens.ROW_TOKENS},
+        {},
+    ),
+    "move_rows": (move_rows.move_rows_kernel, "*bf16 *bf16 *i32 *i32 i32", {"BLOCK": 8192, "GATHER": True}, WIDE),
+    "paced_link": (
+        paced_link.paced_link_kernel,
+        "*bf16 *bf16 *i32 *i32 *i64 *i64 i32 i32 fp32 i32",
+        {"MORE": paced_link.MORE, "FEW": paced_link.FEW, "BLOCK": paced_link.BLOCK, "GATHER": True, "TRACE": False},
+        {"num_warps": paced_link.WARPS, "maxnreg": paced_link.MAX_REGISTERS},
+    ),
+    "silu_mul": (
+        silu_mul.silu_mul_kernel,
+        "*bf16 *bf16 *i32 *fp32 *fp32 i32",
+        {"L": 32, "EXPERTS": 32, "BLOCK": 2048, "SCALED": True},
+        NARROW,
+    ),
+    "reduce_rows": (
+        reduce_rows.reduce_rows_kernel,
+        "*bf16 *i32 *fp32 *bf16 *i32 i32",
+        {"K": 8, "BLOCK": 8192},
+        {**NO_FMA, **WIDE},
+    ),
+    "merge_rows": (merge_rows.merge_rows_kernel, "*bf16 *bf16 *i32 *bf16 *bf16 i32", {"R": 8, "BLOCK": 8192}, WIDE),
+    "count_pairs": (
+        sort_pairs.count_kernel,
+        "*i32 *i32 *i32 i32",
+        {"K": 8, "L": 32, "SLOTS": sort_pairs.SLOTS, "EXPERTS": 32},
+        {},
+    ),
+    "place_pairs": (
+        sort_pairs.place_kernel,
+        "*i32 *i32 *i32 *i32 *i32 i32",
+        {"K": 8, "SLOTS": sort_pairs.SLOTS, "EXPERTS": 32},
+        {},
+    ),
+    "nvfp4_grouped_gemm": (
+        nvfp4_grouped_gemm.nvfp4_grouped_gemm_kernel,
+        "*bf16 *u8 *i16 *fp32 *i32 *bf16 i32 i32",
+        {
+            "L": 32,
+            "EXPERTS": 32,
+            "BLOCK_M": 128,
+            "BLOCK_N": 128,
+            "BLOCK_K": 128,
+            "GROUP": 8,
+            "ARITHMETIC": tl.bfloat16,
+            "UNSHIFT": 2.0**16,
+        },
+        {"num_warps": 8, "num_stages": 3},
+    ),
+}
+
+
+def compile_kernel(name: str, capability: int) -> triton.compiler.CompiledKernel:
+    kernel, types, constants, options = KERNELS[name]
+    arguments = [parameter for parameter in kernel.arg_names if parameter not in constants]
+    given = dict(zip(arguments, types.split(), strict=True))
+    signature = {argument: given.get(argument, "constexpr") for argument in kernel.arg_names}
+    # Row widths and row bytes are multiples of 16 in use, as are torch's pointers: what the launcher would specialise.
+    attributes = {
+        (position,): [["tt.divisibility", 16]]
+        for position, (argument, kind) in enumerate(signature.items())
+        if kind.startswith("*") or (kind == "i32" and argument in ("width", "row_bytes", "N", "K"))
+    }
+    source = ASTSource(kernel, signature, constants, attributes)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def resources(compiled: triton.compiler.CompiledKernel) -> dict[str, int] | None:
+    """What ptxas gave the kernel, read from the cubin."""
+    try:
+        cuobjdump = triton.knobs.nvidia.cuobjdump.path
+    except RuntimeError:  # triton found none
+        return None
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
+        cubin.write(compiled.asm["cubin"])
+        cubin.flush()
+        text = subprocess.run([cuobjdump, "-res-usage", cubin.name], capture_output=True, text=True, check=True).stdout
+    return {name: int(value) for name, value in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", text)}
+
+
+def main(capability: int, names: list[str]) -> None:
+    found = {}
+    for name in names or KERNELS:
+        compiled = compile_kernel(name, capability)
+        found[name] = {"ptx": compiled.asm["ptx"], "resources": resources(compiled)}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,68 @@
+"""A workload that a CPU runs in milliseconds, and its variants ready to run."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from bench import correctness
+from moe_impl.experts.base import ExpertsBackend
+from moe_impl.experts.torch_backend import TorchExperts
+from moe_impl.inputs import draw_inputs
+from moe_impl.layer import MoeStages
+from moe_impl.options import Link, LinkTime, Precision, Variant, Workload
+from moe_impl.reference import moe_layer
+from moe_impl.shapes import ModelShape, Router
+from moe_impl.transport.base import Transport, transport
+from moe_impl.variant_run import LayerTrace, VariantRun
+from moe_impl.weights import draw_layer
+
+CPU = torch.device("cpu")
+ROUTER = Router("sigmoid", selection_bias=True, num_groups=4, top_groups=2, scaling_factor=2.5)
+LOCAL = Link("local")
+PACED = Link("paced", 4, (LinkTime("dispatch", 1e-4, 1e9), LinkTime("combine", 1e-4, 1e9)))
+
+
+def workload(precision: Precision = "bf16", tokens: int = 21, router: Router = ROUTER) -> Workload:
+    """H 64, I 64, 8 experts on 4 ranks, 3 a token, two layers."""
+    return Workload(ModelShape(64, 64, 8, 3, router), ep_size=4, layers=2, tokens=tokens, precision=precision)
+
+
+class Built:
+    """One workload's stages; ``run`` makes a variant's callable, ``errors`` asks the oracle."""
+
+    def __init__(
+        self,
+        work: Workload,
+        link: Link = LOCAL,
+        experts: ExpertsBackend | None = None,
+        over: Transport | None = None,
+    ) -> None:
+        self.work = work
+        self.inputs = draw_inputs(work, CPU)
+        self.weights = [draw_layer(work, layer, CPU) for layer in range(work.layers)]
+        experts = experts or TorchExperts()
+        prepared = [experts.prepare(weights) for weights in self.weights]
+        self.stages = MoeStages(work, self.inputs, experts, prepared, over or transport(link, CPU))
+
+    def run(self, variant: Variant, progress: Callable[[int], Any] = lambda position: None) -> VariantRun:
+        return VariantRun(variant, self.stages, self.work.layers, self.inputs.x_TH, progress)
+
+    def errors(self, traces: list[LayerTrace]) -> list[correctness.Errors]:
+        """Of each layer against the oracle, which gets the run's own input."""
+        return [
+            correctness.errors(
+                trace.y_TH,
+                moe_layer(
+                    trace.x_TH,
+                    self.inputs.logits_LTE[layer],
+                    self.weights[layer].w13,
+                    self.weights[layer].w2,
+                    self.inputs.router,
+                    self.work.model.top_k,
+                    selection_bias_E=self.inputs.bias_E,
+                    ep_size=self.work.ep_size,
+                ),
+            )
+            for layer, trace in enumerate(traces)
+        ]

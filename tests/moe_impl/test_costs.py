@@ -1,0 +1,111 @@
+"""The bill of a case, against numbers worked out by hand."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from moe_impl import costs
+from moe_impl.options import Variant, Workload
+from moe_impl.routing import select_experts
+from moe_impl.shapes import PRESETS, ModelShape
+from moe_impl.stages import Stage
+
+# H 64, I 32, E 8, K 2 on 4 ranks: 2 local experts; 16 tokens.
+SMALL = Workload(ModelShape(64, 32, 8, 2), ep_size=4, layers=3, tokens=16, precision="bf16")
+COPIES = 4 * (1 - 15 / 28)  # C(6, 2) / C(8, 2): both experts of a token on the other three ranks
+
+
+def deepseek(ep_size: int, routing: str = "uniform") -> Workload:
+    return Workload(PRESETS["deepseek-v3"], ep_size, 1, 4096, "bf16", routing)  # type: ignore[arg-type]
+
+
+def total(bill: list[costs.Cost], stage: Stage, field: str, term: str | None = None) -> float:
+    return sum(getattr(cost, field) for cost in bill if cost.stage == stage and term in (None, cost.term))
+
+
+@pytest.mark.parametrize(("ep_size", "copies"), [(1, 1.0), (4, 3.61), (8, 5.30), (16, 6.52), (32, 7.27), (64, 7.68)])
+def test_expected_copies_are_the_published_values_for_256_experts_and_top_8(ep_size: int, copies: float) -> None:
+    assert costs.expected_copies(deepseek(ep_size)) == pytest.approx(copies, abs=0.01)
+
+
+@pytest.mark.parametrize("ep_size", [1, 2, 4, 8, 16, 32])
+def test_copies_under_a_group_limited_router_are_what_that_router_makes(ep_size: int) -> None:
+    """Up to a tenth more than estimated: the router prefers groups with strong experts to evenly drawn ones."""
+    model = PRESETS["deepseek-v3"]
+    logits = torch.randn(2000, 256, generator=torch.Generator().manual_seed(1))
+    ids, _ = select_experts(logits, model.router, 8, torch.zeros(256))
+    ranks = (ids // (256 // ep_size)).sort(1).values
+    distinct = 1 + (ranks.diff(dim=1) > 0).sum(1).double().mean()
+    assert 0.99 <= float(distinct) / costs.expected_copies(deepseek(ep_size, "model")) <= 1.1
+
+
+def test_expected_copies_of_a_small_shape() -> None:
+    assert costs.expected_copies(SMALL) == pytest.approx(COPIES)
+    assert costs.transfer_bytes(SMALL) == pytest.approx(16 * COPIES * 128)
+
+
+def test_gemm_flops_are_two_per_weight_and_pair() -> None:
+    bill = costs.layer_costs(SMALL, 1)
+    pairs = 16 * 2
+    assert total(bill, Stage.GEMM1, "flops") == 2 * pairs * (2 * 32) * 64
+    assert total(bill, Stage.GEMM2, "flops") == 2 * pairs * 64 * 32
+
+
+def test_a_split_reads_the_weights_once_per_micro_batch_and_changes_no_flops() -> None:
+    whole, split = costs.layer_costs(deepseek(8), 1), costs.layer_costs(deepseek(8), 2)
+    for stage, values in ((Stage.GEMM1, 2 * 2048 * 7168), (Stage.GEMM2, 2048 * 7168)):
+        assert total(whole, stage, "hbm_bytes", "weights") == pytest.approx(32 * values * 2)  # all experts hit
+        assert total(split, stage, "hbm_bytes", "weights") == pytest.approx(2 * 32 * values * 2)
+        assert total(split, stage, "flops") == total(whole, stage, "flops")
+    others = [cost for cost in whole if cost.term != "weights"]
+    assert others == [cost for cost in split if cost.term != "weights"]
+
+
+def test_experts_without_tokens_are_not_read() -> None:
+    one_token_each = replace(SMALL, tokens=1)
+    hit = 1 - (1 - 2 / 8) ** 4  # of 4 ranks' tokens with 2 of 8 experts each
+    found = total(costs.layer_costs(one_token_each, 1), Stage.GEMM2, "hbm_bytes", "weights")
+    assert found == pytest.approx(2 * hit * 2 * 64 * 32)
+
+
+def test_every_stage_has_a_term() -> None:
+    assert {cost.stage for cost in costs.layer_costs(SMALL, 1)} == set(Stage)
+
+
+def test_row_stages_move_the_rows_in_and_out() -> None:
+    bill = costs.layer_costs(SMALL, 1)
+    rows_bytes, pairs_bytes, tokens_bytes = 16 * COPIES * 128, 32 * 128, 16 * 128
+    assert total(bill, Stage.DISPATCH, "hbm_bytes") == pytest.approx(2 * rows_bytes)
+    assert total(bill, Stage.COMBINE, "hbm_bytes") == pytest.approx(2 * rows_bytes)
+    assert total(bill, Stage.PERMUTE, "hbm_bytes") == pytest.approx(2 * pairs_bytes)
+    assert total(bill, Stage.SILU_MUL, "hbm_bytes") == pytest.approx(32 * 2 * (64 + 32))
+    assert total(bill, Stage.REDUCE, "hbm_bytes") == pytest.approx(pairs_bytes + rows_bytes)
+    assert total(bill, Stage.MERGE, "hbm_bytes") == pytest.approx(rows_bytes + 2 * tokens_bytes)
+    assert total(bill, Stage.ROUTE, "hbm_bytes") == 4 * 16 * 8
+
+
+@pytest.mark.parametrize(("ep_size", "pairs_a_row"), [(1, 8), (8, 8), (64, 4)])
+def test_the_worst_case_is_every_token_of_every_rank_with_all_experts_that_fit(ep_size: int, pairs_a_row: int) -> None:
+    capacity = costs.worst_case(deepseek(ep_size), 100)
+    assert (capacity.rows, capacity.pairs) == (ep_size * 100, ep_size * 100 * pairs_a_row)
+
+
+def test_weights_are_3_55_times_smaller_in_nvfp4_unless_a_bf16_copy_stands_beside_them() -> None:
+    values = 3 * 2 * 3 * 64 * 32  # layers, local experts, matrices
+    nvfp4 = replace(SMALL, precision="nvfp4-w4a16")
+    assert costs.weight_bytes(SMALL, "torch") == 2 * values
+    assert costs.weight_bytes(nvfp4, "triton") == 2 * (values * 9 // 16)
+    assert costs.weight_bytes(nvfp4, "torch") == values * 9 // 16 + 2 * values
+
+
+def test_a_split_needs_smaller_buffers() -> None:
+    whole, halves, quarters = (costs.buffer_bytes(deepseek(8), Variant("torch", split_factor=s)) for s in (1, 2, 4))
+    assert whole > halves > quarters
+
+
+def test_an_uneven_split_needs_the_buffers_of_its_largest_share() -> None:
+    uneven = costs.buffer_bytes(replace(SMALL, tokens=17), Variant("torch"))
+    even = costs.buffer_bytes(replace(SMALL, tokens=18), Variant("torch"))
+    inputs_of_one_token = 3 * 4 * 8 + 4 * 128
+    assert even - uneven == inputs_of_one_token

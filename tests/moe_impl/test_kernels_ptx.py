@@ -1,0 +1,124 @@
+"""What the compiler makes of the kernels for GPUs that need not be here: the instructions that the method relies on."""
+
+import functools
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("triton")
+
+ROOT = Path(__file__).parents[2]
+HOPPER = 90
+CAPABILITIES = (HOPPER, 100, 120)
+KERNELS = {
+    "choose_experts", "lay_out_rows", "move_rows", "paced_link", "silu_mul", "reduce_rows", "merge_rows", "count_pairs",
+    "place_pairs", "nvfp4_grouped_gemm",
+}  # fmt: skip
+
+
+@functools.cache
+def compiled(capability: int) -> dict[str, dict[str, Any]]:
+    """kernel -> PTX and resources, from a process without the interpreter."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests/moe_impl/compile_kernels.py"), str(capability)],
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found: dict[str, dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+def lines(capability: int, kernel: str, pattern: str) -> list[str]:
+    """Instructions of a kernel's PTX that match."""
+    return [line.strip() for line in compiled(capability)[kernel]["ptx"].splitlines() if re.search(pattern, line)]
+
+
+def resources(kernel: str) -> dict[str, int]:
+    """Of a cubin for Hopper."""
+    found: dict[str, int] | None = compiled(HOPPER)[kernel]["resources"]
+    if found is None:
+        pytest.skip("this triton ships no cuobjdump")
+    return found
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_every_kernel_compiles(capability: int) -> None:
+    assert set(compiled(capability)) == KERNELS
+    for kernel, result in compiled(capability).items():
+        assert re.search(rf"\.target sm_{capability}a?\b", result["ptx"]), kernel
+
+
+@pytest.mark.parametrize(
+    ("capability", "instruction"),
+    [
+        (HOPPER, r"wgmma\.mma_async\S*\.f32\.bf16\.bf16"),
+        (100, r"tcgen05\.mma\S*kind::f16"),
+        (120, r"mma\.sync\S*\.f32\.bf16\.bf16\.f32"),
+    ],
+)
+def test_the_gemm_multiplies_bf16_on_the_tensor_cores_and_loads_ahead(capability: int, instruction: str) -> None:
+    assert lines(capability, "nvfp4_grouped_gemm", instruction)
+    assert lines(capability, "nvfp4_grouped_gemm", r"cp\.async\.c[ag]\.shared\.global"), (
+        "x and weights are copied ahead"
+    )
+    assert not lines(capability, "nvfp4_grouped_gemm", r"(ld|st)\.local")
+
+
+def test_the_gemm_on_hopper_expands_weights_in_registers() -> None:
+    """wgmma's first operand in braces is a register list: the expanded weights never pass through shared memory."""
+    for line in lines(HOPPER, "nvfp4_grouped_gemm", r"wgmma\.mma_async"):
+        accumulators, rest = line.split("}", 1)
+        assert re.match(r", \{%r\d+,", rest), line
+        assert accumulators.count("%r") == 64
+
+
+def test_no_global_load_of_the_gemms_loop_waits_in_registers() -> None:
+    """Codes, scales and x come by cp.async; the few plain loads are the ends and the tensor scale."""
+    plain = lines(HOPPER, "nvfp4_grouped_gemm", r"ld\.global")
+    assert not [line for line in plain if re.search(r"\.(b8|u8|v4|v2|b16|u16)", line)], plain
+
+
+@pytest.mark.parametrize("kernel", ["nvfp4_grouped_gemm", "paced_link", "merge_rows", "reduce_rows"])
+def test_no_kernel_spills_registers(kernel: str) -> None:
+    found = resources(kernel)
+    assert (found["STACK"], found["LOCAL"]) == (0, 0)
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_a_link_cta_is_1024_threads_of_at_most_64_registers(capability: int) -> None:
+    assert lines(capability, "paced_link", r"^\.reqntid 1024\b")
+    assert lines(capability, "paced_link", r"^\.maxnreg 64\b")
+
+
+def test_a_link_cta_takes_an_sms_whole_register_file() -> None:
+    """Hopper hands out registers in eights: more than 56 are 64, and 64 x 1024 are all 65536."""
+    assert 56 < resources("paced_link")["REG"] <= 64
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_the_link_publishes_with_release_waits_with_acquire_and_spins_on_the_global_timer(capability: int) -> None:
+    ptx = compiled(capability)["paced_link"]["ptx"]
+    assert lines(capability, "paced_link", r"atom\.global\.gpu\.acq_rel\.add\.u64"), "tickets"
+    assert lines(capability, "paced_link", r"atom\.global\.gpu\.release\.exch\.b64")
+    loops = re.findall(r"^(\$L__BB0_\d+):(.*?)@%p\d+ bra\s+\1;", ptx, re.MULTILINE | re.DOTALL)
+    inner = [body for _, body in loops if "bra" not in body]
+    assert sum("ld.global.gpu.acquire.b64" in body for body in inner) == 1, "the flag is read anew at every turn"
+    assert sum("%globaltimer" in body for body in inner) == 1, "the clock is read anew at every turn"
+    assert lines(capability, "paced_link", r"ld\.volatile\.global"), "the deadline is not from an old cache line"
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_partial_sums_multiply_and_add_separately(capability: int) -> None:
+    """The oracle rounds twice: a fused multiply-add would give other bits."""
+    assert not lines(capability, "reduce_rows", r"\bfma\.")
+    assert lines(capability, "reduce_rows", r"\bmul(\.rn)?\.f32")
+    assert lines(capability, "reduce_rows", r"\badd(\.rn)?\.f32")

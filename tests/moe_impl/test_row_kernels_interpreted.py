@@ -1,0 +1,174 @@
+"""The row kernels in Triton's interpreter against their plain torch twins. Uninitialised memory is NaN here."""
+
+import interpreted
+import pytest
+import torch
+from interpreted import bf16_steps_apart
+from torch import Tensor
+
+from moe_impl import rows
+from moe_impl.experts.torch_backend import silu_mul_plain
+from moe_impl.layer import route_plain
+from moe_impl.shapes import Router
+
+pytestmark = [interpreted.WHERE, pytest.mark.usefixtures("uninitialised_memory_is_nan")]
+
+GROUPED = Router("sigmoid", selection_bias=True, num_groups=4, top_groups=2, scaling_factor=2.5)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def planned(tokens: int, experts: int, top_k: int, ranks: int) -> rows.SentRows:
+    return route_plain(normal(tokens, experts), Router(), top_k, None, experts, ranks)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "experts", "top_k", "ranks", "router"),
+    [
+        (7, 12, 3, 3, Router()),
+        (1, 8, 8, 1, Router(renormalize=False)),
+        (9, 16, 4, 4, GROUPED),
+        (6, 16, 3, 2, Router("sigmoid", num_groups=8, top_groups=3)),
+        (5, 16, 2, 16, Router("sigmoid", selection_bias=True)),
+        (70, 8, 2, 4, Router(num_groups=4, top_groups=4)),
+    ],
+)
+def test_route_tokens_lays_rows_out_as_plain_torch_does(
+    tokens: int, experts: int, top_k: int, ranks: int, router: Router
+) -> None:
+    from moe_impl.kernels.route_tokens import route_tokens
+
+    bias = normal(experts, seed=1) * 0.3 if router.selection_bias else None
+    arguments = (normal(tokens, experts), router, top_k, bias, experts, ranks)
+    plain, found = route_plain(*arguments), route_tokens(*arguments)
+    used = int(plain.num_rows)
+    assert int(found.num_rows) == used
+    assert torch.equal(found.row_TR, plain.row_TR)
+    assert torch.equal(found.token_M[:used], plain.token_M[:used])
+    assert torch.equal(found.experts_MK[:used], plain.experts_MK[:used])
+    here = plain.experts_MK[:used] >= 0
+    torch.testing.assert_close(found.weights_MK[:used][here], plain.weights_MK[:used][here], rtol=1e-6, atol=0)
+
+
+def test_route_tokens_gives_ties_to_the_lower_id() -> None:
+    from moe_impl.kernels.route_tokens import route_tokens
+
+    found = route_tokens(torch.zeros(3, 8), Router("sigmoid", num_groups=4, top_groups=2), 3, None, 8, 1)
+    assert found.experts_MK.tolist() == [[0, 1, 2]] * 3
+
+
+@pytest.mark.parametrize(
+    ("tokens", "experts", "top_k", "ranks"), [(5, 6, 3, 3), (1, 4, 1, 4), (6, 12, 3, 12), (50, 16, 4, 4)]
+)
+def test_sort_pairs_gives_the_same_bits(tokens: int, experts: int, top_k: int, ranks: int) -> None:
+    from moe_impl.kernels.sort_pairs import SLOTS, sort_pairs
+
+    plan = planned(tokens, experts, top_k, ranks)
+    used = int(plan.num_rows)
+    plain, found = rows.plan_pairs(plan, experts // ranks), sort_pairs(plan, experts // ranks)
+    total = int(plain.ends_L[-1])
+    assert torch.equal(found.ends_L, plain.ends_L)
+    assert found.row_P.shape == plain.row_P.shape
+    assert torch.equal(found.row_P[:total], plain.row_P[:total])
+    assert torch.equal(found.pair_MK[:used], plain.pair_MK[:used])
+    assert tokens < 50 or used * top_k > SLOTS, "the largest case must need several programs"
+
+
+@pytest.mark.parametrize("width", [64, 80])
+@pytest.mark.parametrize("count", [0, 1, 100])
+def test_move_rows_copies_the_counted_rows_and_no_other(count: int, width: int) -> None:
+    from moe_impl.kernels.move_rows import move_rows
+
+    source = normal(40, width).bfloat16()
+    index = torch.randint(0, 40, (120,), dtype=torch.int32, generator=torch.Generator().manual_seed(3))
+    index[count:] = 2**30
+    counted, target = torch.tensor([count], dtype=torch.int32), torch.full((120, width), 7.0).bfloat16()
+    move_rows(source, target, counted, index)
+    assert torch.equal(target[:count], source[index[:count].long()])
+    again = torch.full_like(target, 9.0)
+    move_rows(target, again, counted)
+    assert torch.equal(again[:count], target[:count])
+    assert (target[count:] == 7).all()
+    assert (again[count:] == 9).all()
+
+
+def test_gather_reduce_and_merge_agree_with_plain_torch() -> None:
+    from moe_impl.kernels.gather_pairs import gather_pairs
+    from moe_impl.kernels.merge_rows import merge_rows
+    from moe_impl.kernels.reduce_rows import reduce_rows
+
+    plan, width = planned(24, 12, 3, 3), 80
+    pairs, used = rows.plan_pairs(plan, 4), int(plan.num_rows)
+    total = int(pairs.ends_L[-1])
+    received = normal(plan.capacity, width, seed=1).bfloat16()
+    received[used:] = torch.nan
+    permuted = gather_pairs(received, pairs)
+    assert permuted.shape == (pairs.row_P.shape[0], width)
+    assert torch.equal(permuted[:total], rows.gather_pairs(received, pairs)[:total])
+
+    outputs = normal(pairs.row_P.shape[0], width, seed=2).bfloat16()
+    outputs[total:] = torch.nan
+    plain, found = torch.full_like(received, 7.0), torch.full_like(received, 7.0)
+    rows.reduce_rows(outputs, pairs, plan, plain)
+    reduce_rows(outputs, pairs, plan, found)
+    assert bf16_steps_apart(found, plain) <= 1
+    assert (found[used:] == 7).all()
+
+    plain[used:] = torch.nan
+    x = normal(24, width, seed=3).bfloat16()
+    y, following = rows.merge_rows(x, plain, plan)
+    found_y, found_following = merge_rows(x, plain, plan)
+    assert bf16_steps_apart(found_y, y) <= 1
+    torch.testing.assert_close(found_following, following, rtol=2**-7, atol=3 * 2**-7)
+
+
+def test_merge_keeps_x_where_a_tokens_output_is_zero() -> None:
+    from moe_impl.kernels.merge_rows import merge_rows
+
+    plan, x = planned(3, 4, 2, 2), normal(3, 32).bfloat16()
+    y, following = merge_rows(x, torch.zeros(plan.capacity, 32).bfloat16(), plan)
+    assert not y.any()
+    assert torch.equal(following, x)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_silu_mul_scales_by_expert_before_and_after(scaled: bool) -> None:
+    from moe_impl.kernels.silu_mul import silu_mul
+
+    gate_up = normal(90, 2 * 48).bfloat16()
+    ends = torch.tensor([0, 30, 30, 71], dtype=torch.int32)
+    gate_up[71:] = torch.nan
+    scales = (normal(4, seed=1).abs() + 0.1, normal(4, seed=2).abs() + 0.1) if scaled else None
+    found, plain = silu_mul(gate_up, ends, scales), silu_mul_plain(gate_up, ends, scales)
+    assert found.shape == (90, 48)
+    assert bf16_steps_apart(found[:71], plain[:71]) <= 1
+    if scales:
+        by_expert = silu_mul_plain(gate_up, ends, None)[:30].float() * scales[0][1] * scales[1][1]
+        assert not torch.allclose(plain[:30].float(), by_expert, rtol=0.05), "gate's scale must go through silu"
+
+
+def test_wrong_shapes_are_refused() -> None:
+    from moe_impl.kernels.merge_rows import merge_rows
+    from moe_impl.kernels.move_rows import move_rows
+    from moe_impl.kernels.reduce_rows import reduce_rows
+    from moe_impl.kernels.route_tokens import route_tokens
+    from moe_impl.kernels.silu_mul import silu_mul
+
+    plan, narrow, wide = planned(4, 4, 2, 2), torch.zeros(8, 32).bfloat16(), torch.zeros(8, 48).bfloat16()
+    pairs, one = rows.plan_pairs(plan, 2), torch.tensor([1], dtype=torch.int32)
+    with pytest.raises(ValueError, match="row widths differ: 32 and 48"):
+        move_rows(narrow, wide, one)
+    with pytest.raises(ValueError, match="differ in width"):
+        reduce_rows(narrow, pairs, plan, wide)
+    with pytest.raises(ValueError, match="differ in width"):
+        merge_rows(narrow, wide, plan)
+    with pytest.raises(ValueError, match=r"expected \[P', 2I\], got \(8, 33\)"):
+        silu_mul(torch.zeros(8, 33).bfloat16(), pairs.ends_L)
+    with pytest.raises(ValueError, match="8 logits a token for 9 experts"):
+        route_tokens(torch.zeros(2, 8), Router(), 2, None, 9, 3)
+    with pytest.raises(ValueError, match="ep_size 3 does not divide 8 experts"):
+        route_tokens(torch.zeros(2, 8), Router(), 2, None, 8, 3)
+    with pytest.raises(ValueError, match=r"takes 1, 2, 4, ... groups, got 3"):
+        route_tokens(torch.zeros(2, 9), Router(num_groups=3, top_groups=2), 2, None, 9, 3)
