@@ -253,7 +253,7 @@ def test_a_bare_name_means_one_of_our_files_unless_there_is_one_here(tmp_path, m
     monkeypatch.chdir(tmp_path)
     assert config.load("smoke") == config.load("smoke.yaml") == config.load(CONFIGS[0].parent / "smoke.yaml")
     (tmp_path / "smoke").write_text("schema: 2\n")
-    with pytest.raises(BenchError, match="smoke:1:9: schema"):
+    with pytest.raises(BenchError, match="smoke:1:1: schema: found 2"):
         config.load("smoke")
     with pytest.raises(BenchError, match="no_such"):
         config.load("no_such")
