@@ -54,8 +54,10 @@ def main() -> None:
     )  # fmt: skip
     if torch is not None:
         version, where = torch
-        (site / LINK).write_text(f"{where}\n")
+        # Linked last: pip takes what it sees through the link for installed, and would leave its commands out.
+        (site / LINK).unlink(missing_ok=True)
         pip("-e", EXTRAS)
+        (site / LINK).write_text(f"{where}\n")
         now, file, _ = seen_by_venv()
         if now != version or where not in Path(file).resolve().parents:
             sys.exit(f"setup: torch {version} in {where} is no longer what .venv sees: {now} in {file}")
