@@ -1,7 +1,7 @@
 """Does the wheel work where no checkout is? Build it, install it into a fresh environment, run the smoke sweep from /.
 
 The fresh environment borrows the dependencies of .venv through a .pth file (an editable install is not visible that
-way), so this costs seconds; `pip check` then asserts that the wheel's own requirements are met.
+way), so this costs seconds; `pip check` then says whether the wheel's own requirements are met.
 """
 
 import os
@@ -30,7 +30,10 @@ def main() -> None:
         run(python, "-m", "pip", "install", "--quiet", "--no-deps", wheel)
         site = next((scratch / "venv" / "lib").glob("python*/site-packages"))
         (site / "dependencies.pth").write_text("".join(f"{path}\n" for path in borrowed()))
-        run(python, "-m", "pip", "check")
+        said = subprocess.run([python, "-m", "pip", "check"], capture_output=True, text=True, cwd="/").stdout
+        unmet = [line for line in said.splitlines() if line.startswith("moe-tbo-bench")]
+        if unmet:
+            sys.exit("\n".join(unmet))
         run(scratch / "venv" / "bin" / "bench", "sweep", "smoke", "--device", "cpu", "--out", scratch / "run")
         assert (scratch / "run" / "report.html").stat().st_size > 0
     print("wheel-test: the installed wheel swept and reported")
