@@ -6,7 +6,7 @@ to SI values. A new field with a default therefore orphans no baseline; a change
 
 import hashlib
 import json
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any
 
 from moe_impl.options import Link, Variant, Workload
@@ -22,13 +22,20 @@ def canonical(value: Any) -> Any:
         kept = {}
         for spec in fields(value):
             item = getattr(value, spec.name)
-            default = spec.default if spec.default_factory is MISSING else spec.default_factory()
+            default = _default(spec, value)
             if spec.metadata.get("identity", True) and item != default:
                 kept[spec.name] = canonical(item)
         return kept
     if isinstance(value, (tuple, list)):
         return [canonical(item) for item in value]
     return value
+
+
+def _default(spec: Field[Any], owner: Any) -> Any:
+    """A field's default; ``default_of`` in its metadata makes one that depends on the other fields."""
+    if "default_of" in spec.metadata:
+        return spec.metadata["default_of"](owner)
+    return spec.default if spec.default_factory is MISSING else spec.default_factory()
 
 
 def _digest(*parts: Any) -> str:

@@ -89,7 +89,7 @@ class Target:
         """The variant's callable: one iteration over all layers."""
         experts = self._backend(variant)
         prepared = self._prepare(variant.experts, experts)
-        stages = MoeStages(self.workload, self._inputs, experts, prepared, self._transport)
+        stages = MoeStages(self.workload, self._inputs, experts, prepared, self._transport, variant.receive)
         return VariantRun(variant, stages, self.workload.layers, self._inputs.x_TH, progress)
 
     def deterministic(self, variant: Variant) -> bool:

@@ -121,9 +121,15 @@ def weight_bytes(workload: Workload, experts: str) -> int:
 
 
 def buffer_bytes(workload: Workload, variant: Variant) -> int:
-    """Most bytes of activations alive at once: one micro-batch computes while the others hold received or sent rows."""
+    """Most bytes of activations alive at once: one micro-batch computes while the others hold received or sent rows.
+
+    Receive ``exact`` is estimated for balanced routing.
+    """
     model = workload.model
-    capacity = worst_case(workload, math.ceil(workload.tokens / variant.split_factor))
+    tokens = math.ceil(workload.tokens / variant.split_factor)
+    capacity = worst_case(workload, tokens)
+    if variant.receive == "exact":
+        capacity = Capacity(round(tokens * expected_copies(workload)), tokens * model.top_k)
     row = BF16_BYTES * model.hidden_size
     gate_up, h = BF16_BYTES * 2 * model.intermediate_size, BF16_BYTES * model.intermediate_size
     rows, pairs = capacity.rows * row, capacity.pairs

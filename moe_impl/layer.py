@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from moe_impl import rows as plain
+from moe_impl.counts import counts_for
 from moe_impl.experts.base import ExpertsBackend
 from moe_impl.inputs import Inputs
-from moe_impl.options import Workload
+from moe_impl.options import Receive, Workload
 from moe_impl.overlap.driver import StageBody
 from moe_impl.routing import select_experts
 from moe_impl.shapes import Router
@@ -59,13 +60,17 @@ class MoeStages:
         experts: ExpertsBackend,
         prepared: list[Any],
         transport: Transport,
+        receive: Receive = "worst_case",
     ) -> None:
         self._workload = workload
         self._inputs = inputs
         self._experts = experts
         self._prepared = prepared
         self._transport = transport
-        self._row_ops = row_ops(inputs.x_TH.device)
+        device = inputs.x_TH.device
+        self._row_ops = row_ops(device)
+        self._counts = counts_for(device) if receive == "exact" else None
+        self._compute = torch.cuda.current_stream(device) if device.type == "cuda" else None
         self.bodies: dict[Stage, StageBody] = {
             Stage.ROUTE: self._route,
             Stage.DISPATCH: self._dispatch,
@@ -96,9 +101,16 @@ class MoeStages:
             workload.model.num_experts,
             workload.ep_size,
         )
-        state.received_MH = self._row_buffer(state.rows.capacity)
+        if self._counts is None:
+            state.received_MH = self._row_buffer(state.rows.capacity)
 
     def _dispatch(self, state: UbatchState, layer: int) -> None:
+        if self._counts is not None:
+            state.rows = state.rows.trimmed(*self._counts.wait(state.rows))
+            state.received_MH = self._row_buffer(state.rows.capacity)
+            if self._compute is not None:
+                # Allocated on the communication lane, read on the compute lane: see moe_impl/state.py.
+                state.received_MH.record_stream(self._compute)
         self._transport.dispatch(state.x_TH, state.rows, state.received_MH)
 
     def _permute(self, state: UbatchState, layer: int) -> None:

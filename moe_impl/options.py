@@ -15,7 +15,7 @@ RoutingKind = Literal["model", "uniform"]
 Transport = Literal["local", "paced"]
 Direction = Literal["dispatch", "combine"]
 Engine = Literal["serial", "streams"]
-Receive = Literal["worst_case"]
+Receive = Literal["worst_case", "exact"]
 Launch = Literal["eager"]
 ExpertsName = Literal["torch", "triton"]
 Order = Literal["yield_before", "yield_after"]
@@ -23,8 +23,9 @@ Role = Literal["T1", "T2s", "T2o"]
 
 FOR_PEOPLE: dict[str, Any] = {"identity": False}
 
-DEFAULT_ORDER: dict[Receive, Order] = {"worst_case": "yield_after"}
-"""FastDeploy's PR #7259 hands over after dispatch and combine when ``num_worst_tokens`` > 0."""
+DEFAULT_ORDER: dict[Receive, Order] = {"worst_case": "yield_after", "exact": "yield_before"}
+"""FastDeploy's PR #7259 hands over after dispatch and combine when ``num_worst_tokens`` > 0, else before them: a
+dispatch that waits for its counts blocks the host, and the other batch's compute must be queued by then."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,18 @@ class Variant:
     engine: Engine = "streams"
     split_factor: int = 2
     receive: Receive = "worst_case"
+    """``worst_case``: no host wait, buffers for the most that can come; ``exact``: the host waits for the counts."""
     launch: Launch = "eager"
-    order: Order = "yield_after"
-    """Where a micro-batch hands over to the next: before dispatch and before combine, or after each."""
+    order: Order = field(
+        default=None,  # type: ignore[arg-type]  # resolved at once, below
+        metadata={"default_of": lambda variant: DEFAULT_ORDER[variant.receive]},
+    )
+    """Where a micro-batch hands over to the next: before dispatch and before combine, or after each.
+    None means ``DEFAULT_ORDER`` of ``receive``."""
+
+    def __post_init__(self) -> None:
+        if self.order is None:
+            object.__setattr__(self, "order", DEFAULT_ORDER[self.receive])
 
     def unsplit(self) -> "Variant":
         """T1: the whole batch on one stream."""
@@ -143,10 +153,11 @@ class Variant:
     @property
     def label(self) -> str:
         """A short name for tables and plots, such as ``streams x2 triton``; T1 is ``off``."""
+        receive = "" if self.receive == "worst_case" else f" {self.receive}"
         if self.role == "T1":
-            return f"off {self.experts}"
+            return f"off {self.experts}{receive}"
         order = "" if self.order == DEFAULT_ORDER[self.receive] else f" {self.order}"
-        return f"{self.engine} x{self.split_factor} {self.experts}{order}"
+        return f"{self.engine} x{self.split_factor} {self.experts}{receive}{order}"
 
 
 def default_experts(precision: Precision) -> ExpertsName:

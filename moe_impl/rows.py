@@ -8,7 +8,7 @@ Everything here is plain torch without a host sync: counts stay on the device, b
 what lies past a count is undefined and never read.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,10 +28,30 @@ class SentRows:
     """float32 [M', K]: weights of those experts (undefined where the id is -1)."""
     num_rows: Tensor
     """int32 [1]."""
+    num_pairs: Tensor
+    """int32 [1]: (row, local expert) pairs of those rows."""
+    exact_pairs: int | None = None
+    """The same, where the host knows it (receive ``exact``)."""
 
     @property
     def capacity(self) -> int:
         return int(self.token_M.shape[0])
+
+    def pairs_capacity(self, local_experts: int) -> int:
+        """P': a row has at most as many pairs as this rank has experts."""
+        if self.exact_pairs is not None:
+            return self.exact_pairs
+        return self.capacity * min(int(self.experts_MK.shape[1]), local_experts)
+
+    def trimmed(self, num_rows: int, num_pairs: int) -> "SentRows":
+        """The same rows with capacities cut to the counts, once the host knows them: views, nothing is copied."""
+        return replace(
+            self,
+            token_M=self.token_M[:num_rows],
+            experts_MK=self.experts_MK[:num_rows],
+            weights_MK=self.weights_MK[:num_rows],
+            exact_pairs=num_pairs,
+        )
 
 
 def plan_rows(ids_TK: Tensor, weights_TK: Tensor, num_experts: int, ep_size: int) -> SentRows:
@@ -62,7 +82,8 @@ def plan_rows(ids_TK: Tensor, weights_TK: Tensor, num_experts: int, ep_size: int
     weights_MK = torch.empty(capacity + 1, K, dtype=torch.float32, device=device)
     weights_MK[target] = weights_TK.repeat(ep_size, 1)
     row_TR = torch.where(sent_RT, row_RT, -1).t().contiguous()
-    return SentRows(row_TR, token_M[:capacity], experts_MK[:capacity], weights_MK[:capacity], ends[-1:])
+    num_pairs = here_RTK.sum(dtype=torch.int32).view(1)
+    return SentRows(row_TR, token_M[:capacity], experts_MK[:capacity], weights_MK[:capacity], ends[-1:], num_pairs)
 
 
 @dataclass(frozen=True)
@@ -92,7 +113,7 @@ def plan_pairs(rows: SentRows, local_experts: int) -> Pairs:
     pair = torch.empty(capacity * K, dtype=torch.int32, device=device)
     pair[order] = torch.arange(capacity * K, device=device, dtype=torch.int32)
     pair_MK = torch.where(present_MK, pair.view(capacity, K), -1)
-    most = capacity * min(K, local_experts)
+    most = rows.pairs_capacity(local_experts)
     return Pairs(ends_L.int(), (order[:most] // K).int(), pair_MK)
 
 

@@ -4,6 +4,8 @@ Who allocates matters across streams. All tensors are allocated on the compute l
 the compute stage before it (route for dispatch, reduce for combine): the caching allocator may then hand out memory
 whose last reader precedes that stage on the compute lane, and the stage's event orders the communication behind it. A
 tensor that communication reads or writes is let go only after the compute lane has waited for that communication.
+The exception is receive ``exact``: its dispatch learns the size on the communication lane, allocates there and records
+the compute lane's use; memory of the compute lane may still be read by compute that it did not wait for.
 """
 
 from dataclasses import dataclass

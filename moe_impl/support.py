@@ -10,6 +10,9 @@ EMULATED = "emulated (exact products)"
 MODELLED_COMM = "modelled comm, measured compute"
 BF16_TRAFFIC = "bf16 weight traffic"
 CPU_ONLY = "cpu: functional check, no performance claim"
+MOST_COUNTED = 2**24
+"""The word that tells the host its counts has 24 bits for each."""
+HOST_WAITS = "host waits for counts"
 PACED_WIDTH = 8192
 """Values of a row that a paced CTA holds in its registers."""
 NVFP4_LANE = 64
@@ -23,6 +26,8 @@ def unsupported_reason(workload: Workload, link: Link, variant: Variant, machine
         return f"ep_size {workload.ep_size} does not divide {model.num_experts} experts"
     if workload.tokens < variant.split_factor:
         return f"{workload.tokens} tokens cannot fill {variant.split_factor} micro-batches"
+    if variant.receive == "exact" and costs.worst_case(workload, workload.tokens).pairs >= MOST_COUNTED:
+        return f"receive exact counts fewer than {MOST_COUNTED} pairs"
     if variant.experts == "triton" and workload.precision == "bf16":
         return "experts triton reads NVFP4 weights; bf16 runs on experts torch"
     if variant.experts == "triton":
@@ -51,6 +56,8 @@ def labels(workload: Workload, link: Link, variant: Variant, machine: Machine) -
     said = list(limits(workload, variant, machine))
     if workload.precision.startswith("nvfp4"):
         said.append(EMULATED)
+    if variant.receive == "exact":
+        said.append(HOST_WAITS)
     if link.transport == "paced":
         said.append(MODELLED_COMM)
         if link.gpu is not None and link.gpu not in machine.name:

@@ -179,7 +179,7 @@ def _bounds(variant: Variant, layers: int, op_s: OpSeconds, rate: float | None) 
         durations = [op_s[op.stage][op.layer][op.ubatch] for op in schedule.ops]
         return makespan_s(schedule, durations, compute_rate)
 
-    schedules = {order: build(layers, variant.split_factor, order) for order in ORDERS}
+    schedules = {order: build(layers, variant.split_factor, order, variant.receive) for order in ORDERS}
     spans = {order: seconds(schedule) for order, schedule in schedules.items()}
     best = min(spans, key=lambda order: spans[order])
     if spans[variant.order] <= spans[best] * (1 + TIE):

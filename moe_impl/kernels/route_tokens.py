@@ -78,15 +78,15 @@ def choose_kernel(
 
 @triton.jit
 def lay_out_kernel(
-    ids_TK, weights_TK, ends_RT, row_TR, token_M, experts_MK, out_weights_MK, tokens,
+    ids_TK, weights_TK, ends_RT, row_TR, token_M, experts_MK, out_weights_MK, num_pairs, tokens,
     L: tl.constexpr, K: tl.constexpr, SLOTS: tl.constexpr, R: tl.constexpr, TOKENS: tl.constexpr,
 ):  # fmt: skip
     r = tl.program_id(1)
     t = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
     inside = t < tokens
-    here = r * tokens + t
-    end = tl.load(ends_RT + here, mask=inside, other=0)
-    before = tl.load(ends_RT + here - 1, mask=inside & (here > 0), other=0)
+    place = r * tokens + t
+    end = tl.load(ends_RT + place, mask=inside, other=0)
+    before = tl.load(ends_RT + place - 1, mask=inside & (place > 0), other=0)
     sent = inside & (end > before)
     row = end - 1
     tl.store(row_TR + t * R + r, tl.where(sent, row, -1), mask=inside)
@@ -96,7 +96,9 @@ def lay_out_kernel(
     local = tl.load(ids_TK + t[:, None] * K + k[None, :], mask=slots, other=-1) - r * L
     weight = tl.load(weights_TK + t[:, None] * K + k[None, :], mask=slots, other=0.0)
     at = row[:, None] * K + k[None, :]
-    tl.store(experts_MK + at, tl.where((local >= 0) & (local < L), local, -1), mask=slots)
+    here = slots & (local >= 0) & (local < L)
+    tl.store(experts_MK + at, tl.where(here, local, -1), mask=slots)
+    tl.atomic_add(num_pairs, tl.sum(here.to(tl.int32)), sem="relaxed")
     tl.store(out_weights_MK + at, weight, mask=slots)
 
 
@@ -134,8 +136,9 @@ def route_tokens(
     ends_RT = sent_RT.flatten().cumsum(0, dtype=torch.int32)
     row_TR, token_M, experts_MK = integers(tokens, ep_size), integers(capacity), integers(capacity, top_k)
     weights_MK = torch.empty(capacity, top_k, dtype=torch.float32, device=device)
+    num_pairs = torch.zeros(1, dtype=torch.int32, device=device)
     lay_out_kernel[(triton.cdiv(tokens, ROW_TOKENS), ep_size)](
-        ids_TK, weights_TK, ends_RT, row_TR, token_M, experts_MK, weights_MK, tokens,
+        ids_TK, weights_TK, ends_RT, row_TR, token_M, experts_MK, weights_MK, num_pairs, tokens,
         num_experts // ep_size, top_k, row_block(top_k), ep_size, ROW_TOKENS,
     )  # fmt: skip
-    return SentRows(row_TR, token_M, experts_MK, weights_MK, ends_RT[-1:])
+    return SentRows(row_TR, token_M, experts_MK, weights_MK, ends_RT[-1:], num_pairs)

@@ -54,7 +54,7 @@ def sort_pairs(rows: SentRows, local_experts: int) -> Pairs:
     counts_LB = torch.empty(local_experts, blocks, dtype=torch.int32, device=device)
     count_kernel[(blocks,)](rows.experts_MK, rows.num_rows, counts_LB, blocks, K, local_experts, SLOTS, experts)
     ends_LB = counts_LB.flatten().cumsum(0, dtype=torch.int32)
-    row_P = torch.empty(capacity * min(K, local_experts), dtype=torch.int32, device=device)
+    row_P = torch.empty(rows.pairs_capacity(local_experts), dtype=torch.int32, device=device)
     pair_MK = torch.empty(capacity, K, dtype=torch.int32, device=device)
     place_kernel[(blocks,)](rows.experts_MK, rows.num_rows, ends_LB, row_P, pair_MK, blocks, K, SLOTS, experts)
     return Pairs(ends_LB.view(local_experts, blocks)[:, -1].contiguous(), row_P, pair_MK)

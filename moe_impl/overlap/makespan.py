@@ -1,6 +1,7 @@
 """How long a schedule takes if each resource does one thing at a time. Torch-free; no tensor, no clock.
 
-The bound behind ``ideal_s``: two resources, compute and comm, each FIFO in issue order. With ``compute_rate`` < 1 the
+The bound behind ``ideal_s``: two resources, compute and comm, each FIFO in issue order, and the host, which an op may
+hold until it starts (receive ``exact``). With ``compute_rate`` < 1 the
 compute lane runs slower while comm is busy, as it does when comm CTAs own part of the SMs (``ideal_sm_s``).
 """
 
@@ -29,13 +30,14 @@ def makespan_s(schedule: Schedule, op_s: Sequence[float], compute_rate: float = 
     queues = {lane: [i for i, op in enumerate(schedule.ops) if op.lane == lane] for lane in LANES}
     left = list(op_s)
     done = [False] * len(left)
+    holding = sorted(schedule.host_waits)  # ops that hold the host, until they start
     now = 0.0
     while any(queues.values()):
-        running = {
-            lane: queue[0]
-            for lane, queue in queues.items()
-            if queue and all(done[i] for i in schedule.ops[queue[0]].after)
-        }
+        ready = {queue[0] for queue in queues.values() if queue and all(done[i] for i in schedule.ops[queue[0]].after)}
+        while holding and (holding[0] in ready or done[holding[0]]):
+            holding.pop(0)
+        issued = holding[0] if holding else len(left)
+        running = {lane: q[0] for lane, q in queues.items() if q and q[0] in ready and q[0] <= issued}
         if not running:
             raise ValueError("the schedule waits for itself: an op depends on one issued later")
         rates = {lane: compute_rate if lane == "compute" and "comm" in running else 1.0 for lane in running}

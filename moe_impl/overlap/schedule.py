@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import get_args
 
-from moe_impl.options import DEFAULT_ORDER, Order, Variant
+from moe_impl.options import DEFAULT_ORDER, Order, Receive, Variant
 from moe_impl.stages import Lane, Stage, lane_of
 
 ORDERS: tuple[Order, ...] = get_args(Order)
@@ -37,6 +37,9 @@ class Schedule:
     layers: int
     num_ubatches: int
     order: Order = field(default=DEFAULT_ORDER["worst_case"])
+    host_waits: frozenset[int] = frozenset()
+    """Positions of ops that hold the host until their inputs are there (a dispatch whose counts it must learn): nothing
+    later in the list is issued before they start."""
 
     def drawn(self) -> str:
         """Two text lanes, such as ``Comp: |route 0.0|`` over ``Comm: |dispatch 0.0|`` (layer.ubatch)."""
@@ -66,7 +69,7 @@ def segments(order: Order, layers: int) -> list[list[tuple[int, Stage]]]:
     return cuts
 
 
-def build(layers: int, num_ubatches: int, order: Order) -> Schedule:
+def build(layers: int, num_ubatches: int, order: Order, receive: Receive = "worst_case") -> Schedule:
     """Let micro-batches take turns, one segment each, as FastDeploy's two host threads do."""
     ops: list[Op] = []
     last: dict[
@@ -78,12 +81,13 @@ def build(layers: int, num_ubatches: int, order: Order) -> Schedule:
                 after = (last[ubatch],) if ubatch in last else ()
                 last[ubatch] = len(ops)
                 ops.append(Op(layer, ubatch, stage, lane_of(stage), after))
-    return Schedule(tuple(ops), layers, num_ubatches, order)
+    waits = (position for position, op in enumerate(ops) if receive == "exact" and op.stage == Stage.DISPATCH)
+    return Schedule(tuple(ops), layers, num_ubatches, order, frozenset(waits))
 
 
 def for_variant(variant: Variant, layers: int) -> Schedule:
     """The schedule a variant runs; ``serial`` runs the same list on one lane."""
-    return build(layers, variant.split_factor, variant.order)
+    return build(layers, variant.split_factor, variant.order, variant.receive)
 
 
 def token_slices(tokens: int, num_ubatches: int) -> list[slice]:

@@ -21,6 +21,7 @@ from triton.compiler import ASTSource
 from moe_impl.kernels import (
     merge_rows,
     move_rows,
+    notify,
     nvfp4_grouped_gemm,
     paced_link,
     reduce_rows,
@@ -53,7 +54,7 @@ KERNELS = {
     ),
     "lay_out_rows": (
         route_tokens.lay_out_kernel,
-        "*i32 *fp32 *i32 *i32 *i32 *i32 *fp32 i32",
+        "*i32 *fp32 *i32 *i32 *i32 *i32 *fp32 *i32 i32",
         {"L": 32, "K": 8, "SLOTS": 8, "R": 8, "TOKENS": route_tokens.ROW_TOKENS},
         {},
     ),
@@ -70,6 +71,7 @@ KERNELS = {
         {"L": 32, "EXPERTS": 32, "BLOCK": 2048, "SCALED": True},
         NARROW,
     ),
+    "notify": (notify.notify_kernel, "*i32 *i32 *i64 i32", {"BITS": notify.COUNT_BITS}, {"num_warps": 1}),
     "reduce_rows": (
         reduce_rows.reduce_rows_kernel,
         "*bf16 *i32 *fp32 *bf16 *i32 i32",

@@ -10,7 +10,7 @@ from moe_impl.experts.base import ExpertsBackend
 from moe_impl.experts.torch_backend import TorchExperts
 from moe_impl.inputs import draw_inputs
 from moe_impl.layer import MoeStages
-from moe_impl.options import Link, LinkTime, Precision, Variant, Workload
+from moe_impl.options import Link, LinkTime, Precision, Receive, Variant, Workload
 from moe_impl.reference import moe_layer
 from moe_impl.shapes import ModelShape, Router
 from moe_impl.transport.base import Transport, transport
@@ -42,11 +42,17 @@ class Built:
         self.inputs = draw_inputs(work, CPU)
         self.weights = [draw_layer(work, layer, CPU) for layer in range(work.layers)]
         experts = experts or TorchExperts()
-        prepared = [experts.prepare(weights) for weights in self.weights]
-        self.stages = MoeStages(work, self.inputs, experts, prepared, over or transport(link, CPU))
+        self.experts = experts
+        self.prepared = [experts.prepare(weights) for weights in self.weights]
+        self.transport = over or transport(link, CPU)
+        self.stages = self.stages_for("worst_case")
+
+    def stages_for(self, receive: Receive) -> MoeStages:
+        return MoeStages(self.work, self.inputs, self.experts, self.prepared, self.transport, receive)
 
     def run(self, variant: Variant, progress: Callable[[int], Any] = lambda position: None) -> VariantRun:
-        return VariantRun(variant, self.stages, self.work.layers, self.inputs.x_TH, progress)
+        stages = self.stages if variant.receive == "worst_case" else self.stages_for(variant.receive)
+        return VariantRun(variant, stages, self.work.layers, self.inputs.x_TH, progress)
 
     def errors(self, traces: list[LayerTrace]) -> list[correctness.Errors]:
         """Of each layer against the oracle, which gets the run's own input."""

@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[2]
 HOPPER = 90
 CAPABILITIES = (HOPPER, 100, 120)
 KERNELS = {
-    "choose_experts", "lay_out_rows", "move_rows", "paced_link", "silu_mul", "reduce_rows", "merge_rows", "count_pairs",
-    "place_pairs", "nvfp4_grouped_gemm",
+    "choose_experts", "lay_out_rows", "move_rows", "notify", "paced_link", "silu_mul", "reduce_rows", "merge_rows",
+    "count_pairs", "place_pairs", "nvfp4_grouped_gemm",
 }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ Uninitialised memory is NaN here.
 """
 
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import interpreted
 import pytest
@@ -18,6 +18,7 @@ from moe_impl.inputs import draw_inputs
 from moe_impl.options import Link, Order, Precision, Variant
 from moe_impl.overlap.schedule import ORDERS, Op
 from moe_impl.stages import Stage
+from moe_impl.state import UbatchState
 
 pytestmark = pytest.mark.usefixtures("uninitialised_memory_is_nan")
 
@@ -97,9 +98,7 @@ def skipping_the_first_slot(outputs: Tensor, pairs: rows.Pairs, sent: rows.SentR
 
 def rounding_the_weights(outputs: Tensor, pairs: rows.Pairs, sent: rows.SentRows, partial: Tensor) -> None:
     coarse = sent.weights_MK.mul(16).round().div(16)
-    rows.reduce_rows(
-        outputs, pairs, rows.SentRows(sent.row_TR, sent.token_M, sent.experts_MK, coarse, sent.num_rows), partial
-    )
+    rows.reduce_rows(outputs, pairs, replace(sent, weights_MK=coarse), partial)
 
 
 @pytest.mark.parametrize("bug", [skipping_the_first_slot, rounding_the_weights])
@@ -141,3 +140,28 @@ def test_a_layer_of_kernels_agrees_with_the_oracle(experts: str, monkeypatch: py
     final, traces = built.run(Variant(experts)).traced()  # type: ignore[arg-type]
     assert all(error.within(2e-2) for error in built.errors(traces))
     assert torch.equal(final, serial)
+
+
+@pytest.mark.parametrize("split_factor", [1, 2, 4])
+@pytest.mark.parametrize("order", ORDERS)
+def test_exact_receive_gives_the_bits_of_worst_case_from_buffers_of_the_size_that_came(
+    split_factor: int, order: Order
+) -> None:
+    built = Built(workload())
+    worst = built.run(Variant("torch", split_factor=split_factor, order=order))()
+    exact = built.run(Variant("torch", split_factor=split_factor, order=order, receive="exact"))
+    sizes: list[tuple[int, int, int]] = []
+    gemm2 = exact._stages.bodies[Stage.GEMM2]
+
+    def spying(state: UbatchState, layer: int) -> None:
+        assert state.rows is not None
+        assert state.pairs is not None
+        sizes.append((state.rows.capacity, state.pairs.row_P.shape[0], int(state.pairs.ends_L[-1])))
+        gemm2(state, layer)
+
+    exact._stages.bodies[Stage.GEMM2] = spying
+    assert torch.equal(exact(), worst)
+    assert len(sizes) == split_factor * built.work.layers
+    for rows_held, pairs_held, pairs_used in sizes:
+        assert pairs_held == pairs_used
+        assert rows_held < built.work.ep_size * built.work.tokens / split_factor

@@ -98,3 +98,30 @@ def test_a_makespan_lies_between_the_busier_lane_and_the_sum_and_never_falls_whe
 
     rate = data.draw(st.floats(0.1, 1))
     assert found_s - slack <= makespan_s(schedule, op_s, rate) <= sum(op_s) / rate + slack
+
+
+def test_the_host_issues_nothing_while_a_dispatch_holds_it() -> None:
+    """Order yield_after puts each dispatch before the other batch's compute: held, compute starts late."""
+    free, held = (build(1, 2, "yield_after", receive) for receive in ("worst_case", "exact"))
+    assert held.host_waits == {i for i, op in enumerate(held.ops) if op.stage == Stage.DISPATCH}
+    seconds = [1.0] * len(free.ops)
+    # route 0 | dispatch 0 runs beside route 1, | dispatch 1 holds the host until dispatch 0 is over.
+    assert makespan_s(held, seconds) >= makespan_s(free, seconds)
+    long_dispatch = [10.0 if op.stage == Stage.DISPATCH and op.ubatch == 0 else 1.0 for op in free.ops]
+    slow_route = [5.0 if op.stage == Stage.ROUTE and op.ubatch == 0 else 1.0 for op in free.ops]
+    assert makespan_s(held, slow_route) == makespan_s(free, slow_route), "route 1 follows route 0 anyway"
+    assert makespan_s(held, long_dispatch) == makespan_s(free, long_dispatch), "nothing is ready before dispatch 0 ends"
+
+
+def test_compute_that_is_issued_behind_a_held_dispatch_waits_for_it() -> None:
+    route_0, route_1 = (Op(0, ubatch, Stage.ROUTE, "compute") for ubatch in (0, 1))
+    before = Op(0, 2, Stage.DISPATCH, "comm")
+    dispatch = Op(0, 0, Stage.DISPATCH, "comm", after=(0,))
+    ops = (route_0, before, dispatch, route_1)
+    seconds = [1.0, 7.0, 1.0, 1.0]
+    assert makespan_s(Schedule(ops, 1, 3), seconds) == 8.0
+    held = Schedule(ops, 1, 3, host_waits=frozenset({2}))
+    assert makespan_s(held, seconds) == 8.0
+    assert makespan_s(Schedule((*ops, Op(0, 3, Stage.MERGE, "compute", after=(3,))), 1, 4), [*seconds, 5.0]) == 8.0
+    late = Schedule((*ops, Op(0, 3, Stage.MERGE, "compute", after=(3,))), 1, 4, host_waits=frozenset({2}))
+    assert makespan_s(late, [*seconds, 5.0]) == 7.0 + 1.0 + 5.0, "route 1 is issued only when dispatch starts, at 7"
