@@ -35,7 +35,8 @@ def count(config: SweepConfig) -> int:
 
 def with_companions(variant: Variant) -> tuple[Variant, ...]:
     """The variant, normalized, preceded by the T1 and T2s it is compared with (fewer where it is one of them)."""
-    return tuple(dict.fromkeys((variant.unsplit(), variant.split_serial(), variant.normalized())))
+    variant = variant.normalized()
+    return tuple(dict.fromkeys((variant.unsplit(), variant.split_serial(), variant)))
 
 
 def variants_of(config: SweepConfig, precision: Precision) -> tuple[Variant, ...]:

@@ -19,7 +19,7 @@ from bench.hints import did_you_mean
 VERBS = {
     "plan": "Say what a sweep file would run here, how much memory and how long, and run nothing.",
     "sweep": "Measure every case of a sweep file: TBO off against TBO on.",
-    "compare": "Compare the variants of one run, or one run with another.",
+    "compare": "Say for every case of a run whether TBO on beats TBO off.",
     "report": "Write a run's report again from its results.",
 }
 """Name and short help, so that listing them imports none."""
@@ -55,7 +55,18 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(VERBS.items()))
 
 
+def _version(context: click.Context, option: click.Parameter, asked: bool) -> None:
+    if asked:
+        from bench.version import version
+
+        click.echo(f"bench {version()}")
+        context.exit()
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Which code this is."
+)
 def bench() -> None:
     """Does two-batch overlap (TBO) pay for an NVFP4 mixture-of-experts layer on this GPU, link and token count?"""
 
@@ -79,20 +90,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(Exit.INTERRUPTED)
     except BrokenPipeError:
         # Python flushes standard output once more on its way out
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_stdout_alone()
         return BROKEN_PIPE
+    except OSError as error:
+        if not _stdout_fails():
+            return _internal(error)
+        print(f"error: standard output: {error.strerror or error}", file=sys.stderr)
+        _leave_stdout_alone()
+        return int(Exit.BAD_INPUT)
     except SystemExit as leaving:
         if isinstance(leaving.__context__, BrokenPipeError):  # rich's way to meet one, with exit code 1
             return BROKEN_PIPE
         raise
     except Exception as error:
-        print(f"internal error: {_one_line(error)}; {_kept_traceback()}", file=sys.stderr)
-        return int(Exit.INTERNAL)
+        return _internal(error)
     return code
 
 
+def _internal(error: Exception) -> int:
+    print(f"internal error: {_one_line(error)}; {_kept_traceback()}", file=sys.stderr)
+    return int(Exit.INTERNAL)
+
+
+def _stdout_fails() -> bool:
+    """Whether nothing more can be printed (a full disk). Tried, for an OSError does not say which file it met."""
+    try:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
+
+
+def _leave_stdout_alone() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _invoke(arguments: list[str]) -> int:
-    # not bench.main(): it turns a broken pipe into exit code 1, which means "regression" here
+    # not bench.main(): it turns a broken pipe into exit code 1, which is none of Exit's
     try:
         with bench.make_context("bench", arguments) as context:
             code = bench.invoke(context)

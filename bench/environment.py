@@ -5,12 +5,14 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from bench.errors import BenchError
+from bench.version import checkout, version
 from moe_impl.options import Machine
 
 OLDEST_TORCH = (2, 9)
@@ -71,6 +73,7 @@ def processor_name() -> str:
 def environment(device: torch.device) -> dict[str, Any]:
     """For environment.json: versions, device, driver and settings."""
     found: dict[str, Any] = {
+        "bench": {"version": version(), "checkout": checkout()},
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "packages": {package: installed(package) for package in PACKAGES},
@@ -81,6 +84,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         gpu = torch.cuda.get_device_properties(device)
         found["gpu"] = {"name": gpu.name, "memory_bytes": gpu.total_memory, "sm_count": gpu.multi_processor_count}
         found["driver"] = driver_version()
+        found["gpu"] |= gpu_state(str(getattr(gpu, "uuid", "")))
     return found
 
 
@@ -95,3 +99,32 @@ def driver_version() -> str | None:
         return str(pynvml.nvmlSystemGetDriverVersion())
     except pynvml.NVMLError:
         return None
+
+
+def gpu_state(uuid: str) -> dict[str, Any]:
+    """Clocks, power limit and persistence mode before the sweep, of the GPU of this uuid; None where NVML is silent."""
+    try:
+        import pynvml
+    except ImportError:
+        return {}
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid.removeprefix('GPU-')}")
+    except (pynvml.NVMLError, TypeError):
+        return {}
+
+    def asked(ask: Callable[[], Any]) -> Any:
+        try:
+            return ask()
+        except (pynvml.NVMLError, AttributeError):
+            return None
+
+    power_limit_mw = asked(lambda: pynvml.nvmlDeviceGetPowerManagementLimit(handle))
+    persistent = asked(lambda: pynvml.nvmlDeviceGetPersistenceMode(handle))
+    return {
+        "sm_clock_mhz": asked(lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)),
+        "sm_clock_max_mhz": asked(lambda: pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_SM)),
+        "memory_clock_mhz": asked(lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM)),
+        "power_limit_w": None if power_limit_mw is None else power_limit_mw / 1000,
+        "persistence_mode": None if persistent is None else bool(persistent),
+    }

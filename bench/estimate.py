@@ -7,6 +7,7 @@ from typing import get_args
 from bench.measure.settings import MeasureSettings
 from moe_impl import costs
 from moe_impl.options import Direction, Link, Variant, Workload
+from moe_impl.split import as_run
 from moe_impl.stages import Stage
 
 PASS_OVERHEAD_S = 15.0
@@ -16,6 +17,10 @@ CASE_OVERHEAD_S = 2.0
 LEAST_WARM_UP_CALLS = 3
 LEAST_SAMPLES = 2
 """Of each variant in a round: its place in the order, and in the mirrored one."""
+
+
+ASSUMED_HOST_LINK_BYTES_PER_S = 55e9
+"""Each way with both at once, over PCIe 5.0 x16: measured on an H100 (docs/DECISIONS.md). For ``bench plan`` alone."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +45,23 @@ def iteration_s(workload: Workload, link: Link, variant: Variant, rates: Rates) 
 
     Nothing is overlapped: an upper estimate for T2o, which overlaps part of it.
     """
-    ubatches = variant.split_factor
+    ubatches = as_run(variant, workload.tokens).split_factor
     bill = costs.layer_costs(workload, ubatches)
     layer_s = 0.0
     for stage in Stage:
         flops = sum(cost.flops for cost in bill if cost.stage == stage)
         num_bytes = sum(cost.hbm_bytes for cost in bill if cost.stage == stage)
         layer_s += max(flops / rates.flops_per_s, num_bytes / rates.hbm_bytes_per_s, ubatches * rates.op_s)
-    payload = int(costs.transfer_bytes(workload) / ubatches)
-    layer_s += ubatches * sum(link.seconds(direction, payload) for direction in get_args(Direction))
+    payload = int(costs.transfer_bytes(workload, link.copies) / ubatches)
+    layer_s += ubatches * sum(_transfer_s(link, direction, payload) for direction in get_args(Direction))
     return workload.layers * layer_s
+
+
+def _transfer_s(link: Link, direction: Direction, num_bytes: int) -> float:
+    """The link's model, or what is assumed where it has none because it is measured."""
+    if link.transport == "host_link":
+        return num_bytes / ASSUMED_HOST_LINK_BYTES_PER_S
+    return link.seconds(direction, num_bytes)
 
 
 def case_s(iterations_s: Iterable[float], settings: MeasureSettings) -> float:

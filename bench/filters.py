@@ -30,7 +30,8 @@ VARIANT_KEYS: dict[str, Callable[[Variant], str]] = {
 }
 """Key -> how a case or variant spells it: every field of Workload and Variant, and the link's name."""
 
-Terms = dict[str, set[str]]
+Terms = dict[str, dict[str, None]]
+"""Key -> its values, in the order given."""
 
 
 def parse(text: str) -> Terms:
@@ -42,6 +43,10 @@ def parse(text: str) -> Terms:
     terms: Terms = {}
     for part in text.split(","):
         key, equals, value = (piece.strip() for piece in part.partition("="))
+        if terms and key and not equals:
+            last, values = next(reversed(terms.items()))
+            spelled = f"{last}={next(reversed(values))},{last}={key}"
+            raise BenchError(f"{OPTION}: found {part!r} without its key; `or` is spelled {spelled}")
         if not (key and equals and value):
             raise BenchError(
                 f"{OPTION}: found {part!r}, expected KEY=VALUE[,KEY=VALUE...], such as tokens=1024,engine=streams"
@@ -51,7 +56,7 @@ def parse(text: str) -> Terms:
             raise BenchError(
                 f"{OPTION}: unknown key {key}{did_you_mean(key, allowed) or ','} allowed: {', '.join(allowed)}"
             )
-        terms.setdefault(key, set()).add(value)
+        terms.setdefault(key, {})[value] = None
     return terms
 
 
@@ -92,7 +97,7 @@ def _refuse_unmatched(cases: Sequence[Case], terms: Terms) -> None:
             present = _distinct(CASE_KEYS[key](case) for case in cases)
         else:
             present = _distinct(VARIANT_KEYS[key](variant) for case in cases for variant in case.variants)
-        for value in sorted(values - set(present)):
+        for value in sorted(values.keys() - set(present)):
             meant = did_you_mean(value, present) or ","
             problems.append(f"{OPTION}: {key}={value} matches nothing{meant} this sweep has: {', '.join(present)}")
     if problems:

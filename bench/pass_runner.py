@@ -12,11 +12,12 @@ from torch import Tensor
 from bench import correctness
 from bench.cases import Case
 from bench.identity import variant_id
+from bench.measure import retention
 from bench.measure.protocol import Samples, measure
 from bench.measure.settings import MeasureSettings
 from bench.measure.stages import PERTURBED_BEYOND, stage_times
 from bench.measure.timer import Timer
-from bench.results import Measurement, Status, Trial
+from bench.results import PERTURBED, Measurement, Status, Trial
 from bench.running.messages import Event, JobCase, Phase, Step
 from bench.running.progress_file import ProgressFile
 from bench.targets import Target, Targets
@@ -139,7 +140,16 @@ class CaseRun:
         labels = support.labels(self.case.workload, self.case.link, variant, self.context.machine)
         limits = support.limits(self.case.workload, variant, self.context.machine)
         status = Status.INCORRECT if wrong else Status.OK
-        self.outcome[variant_id(variant)] = Measurement(variant, status, wrong, check, labels=labels, limits=limits)
+        ran = run.schedule.num_ubatches
+        self.outcome[variant_id(variant)] = Measurement(
+            variant,
+            status,
+            wrong,
+            check,
+            labels=labels,
+            limits=limits,
+            effective_split_factor=None if ran == variant.split_factor else ran,
+        )
         if not wrong:
             self.checked[variant_id(variant)] = this
 
@@ -172,7 +182,7 @@ class CaseRun:
             self._announce("warm-up" if detail == "warm-up" else "measure", current, detail)
 
         calls = {key: keeping(this) for key, this in self.checked.items()}
-        samples = measure(calls, self.context.timer, self.context.settings, announce)
+        samples = measure(calls, self.context.timer, self.context.settings, announce, self.context.pass_index)
         for key, this in list(self.checked.items()):
             assert this.last_timed_TH is not None
             if torch.equal(this.last_timed_TH, this.final_TH):
@@ -188,7 +198,9 @@ class CaseRun:
         timed_s = median(self.outcome[key].samples_s)
         flags = self.outcome[key].flags
         if abs(stages.span_s / timed_s - 1) > PERTURBED_BEYOND:
-            flags = (*flags, f"stage pass perturbed: its span is {stages.span_s / timed_s:.2f}x the timed median")
+            flags = (*flags, f"{PERTURBED}: its span is {stages.span_s / timed_s:.2f}x the timed median")
+        if memory is not None and memory.retained_bytes > 0:
+            flags = (*flags, retention.said(memory.retained_bytes, retention.retained_sites(self.checked[key].run)))
         self.outcome[key] = replace(self.outcome[key], stages=stages, memory=memory, flags=flags)
 
 

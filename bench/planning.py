@@ -23,7 +23,7 @@ class PlannedCase:
     buffer_bytes: int
     """Activations of the variant that needs most."""
     payload_bytes: int
-    """Expected payload of one direction of one layer."""
+    """Expected payload of one direction of one layer, of the copies that the link's bandwidth counts."""
     estimated_s: float
     """One pass, the variants that run here; 0 if none does."""
     labels: tuple[str, ...]
@@ -44,7 +44,7 @@ class Plan:
 
     @property
     def running(self) -> tuple[PlannedCase, ...]:
-        """Cases of which at least one variant runs here."""
+        """Cases that can be answered here: an overlapped variant runs, or the case lists none and T1 does."""
         return tuple(planned for planned in self.cases if planned.runs)
 
     @property
@@ -76,7 +76,7 @@ def _planned(case: Case, measure: MeasureSettings, machine: Machine) -> PlannedC
         skipped,
         weight_bytes=max(costs.weight_bytes(workload, variant.experts) for variant in shown),
         buffer_bytes=max(costs.buffer_bytes(workload, variant) for variant in shown),
-        payload_bytes=round(costs.transfer_bytes(workload)),
+        payload_bytes=round(costs.transfer_bytes(workload, link.copies)),
         estimated_s=estimate.case_s(iterations_s, measure) if runs else 0.0,
         labels=tuple(labels),
     )

@@ -1,24 +1,29 @@
 """Build the report of a run: which answers, rows, failures and doubts, in which order. Makes no text."""
 
+import math
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Protocol
 
 from bench import filters
-from bench.cases import Case
+from bench.cases import Case, expand
 from bench.config.spec import SweepConfig
 from bench.deciding import join
+from bench.deciding.alone import alone
 from bench.deciding.break_even import BreakEven, break_evens
 from bench.deciding.compare import Comparison, compare_off_on
 from bench.deciding.decompose import decompose
 from bench.deciding.join import Series
 from bench.errors import BenchError, Exit
-from bench.report_model import Checks, NoiseFloor, NotTimed, Panel, ReportModel, Row, Section
-from bench.results import Measurement, Status, Trial
-from moe_impl.options import Link, Variant, Workload
+from bench.identity import variant_id
+from bench.naming import case_names
+from bench.report_model import Checks, Coverage, NoiseFloor, NotTimed, Panel, ReportModel, Row, Section
+from bench.results import Status, Trial
+from bench.run_folder import CONFIG
+from moe_impl.options import Variant
 
 
 class Run(Protocol):
@@ -67,7 +72,7 @@ def build(run: Run, trials: Sequence[Trial] | None = None) -> ReportModel:
     comparisons = compare_off_on(trials, config.measure)
     rows = [_row(cases, comparison) for comparison in comparisons]
     sections = [_section(answer, rows) for answer in break_evens(comparisons)]
-    config_path = str(run.path / "config.resolved.yaml")
+    config_path = str(run.path / CONFIG)
     return ReportModel(
         run=str(run.path),
         question=config.question,
@@ -76,9 +81,10 @@ def build(run: Run, trials: Sequence[Trial] | None = None) -> ReportModel:
         passes=len({trial.pass_index for trial in trials}),
         sections=tuple(sections),
         panels=_panels(sections),
-        not_timed=tuple(_not_timed(cases.values(), config_path)),
+        not_timed=tuple(_not_timed(cases.values(), run.path)),
         noise=_noise(comparisons),
         checks=_checks(trials),
+        coverage=_coverage(trials, config),
         environment=run.environment(),
         commands=tuple(
             shlex.join(words)
@@ -88,6 +94,7 @@ def build(run: Run, trials: Sequence[Trial] | None = None) -> ReportModel:
                 ["bench", "report", str(run.path)],
             )
         ),
+        alone=alone(trials),
     )
 
 
@@ -130,7 +137,12 @@ def _panels(sections: Iterable[Section]) -> tuple[Panel, ...]:
     return tuple(Panel(tuple(group)) for group in groups.values())
 
 
-def _not_timed(cases: Iterable[Sequence[Trial]], config_path: str) -> Iterable[NotTimed]:
+NAMED = ("tokens", "precision", "link")
+
+
+def _not_timed(cases: Collection[Sequence[Trial]], run_path: Path) -> Iterable[NotTimed]:
+    # a run may hold fewer cases than its config: the axes that vary most are named even where they do not vary here
+    names = case_names([Case(passes[0].workload, passes[0].link, ()) for passes in cases], NAMED)
     for passes in cases:
         workload, link = passes[0].workload, passes[0].link
         for variant in join.variants_of(passes):
@@ -138,22 +150,18 @@ def _not_timed(cases: Iterable[Sequence[Trial]], config_path: str) -> Iterable[N
             for pass_index, m in join.measured(passes, variant).items():
                 if m.status is not Status.OK:
                     outcomes.setdefault((m.status, m.reason), []).append(pass_index)
-            command = _repeat(config_path, workload, link, variant)
+            command = _repeat(run_path, passes[0].machine.device, names[passes[0].case_id], variant)
             for (status, reason), indices in outcomes.items():
                 yield NotTimed(workload, link, variant, status, reason, tuple(indices), command)
 
 
-def _repeat(config_path: str, workload: Workload, link: Link, variant: Variant) -> str:
-    point = {
-        "tokens": workload.tokens,
-        "precision": workload.precision,
-        "link": link.name,
-        "experts": variant.experts,
-        "split_factor": variant.split_factor,
-    }
-    if variant.role == "T1":  # its split factor names no T2o of the sweep
-        point.pop("split_factor")
-    return shlex.join(["bench", "sweep", config_path, "--filter", ",".join(f"{k}={v}" for k, v in point.items())])
+def _repeat(run_path: Path, device: str, case_name: str, variant: Variant) -> str:
+    """What heals the run: it measures this again into the same folder."""
+    terms = f"{case_name},experts={variant.experts}"
+    if variant.role != "T1":  # its split factor names no T2o of the sweep
+        terms += f",split_factor={variant.split_factor}"
+    heal = ["--out", str(run_path), "--resume", "--device", device, "--filter", terms]
+    return shlex.join(["bench", "sweep", str(run_path / CONFIG), *heal])
 
 
 def _noise(comparisons: Iterable[Comparison]) -> NoiseFloor:
@@ -170,8 +178,25 @@ def _noise(comparisons: Iterable[Comparison]) -> NoiseFloor:
 
 
 def _checks(trials: Iterable[Trial]) -> Checks:
-    checked: list[Measurement] = [m for trial in trials for m in trial.measurements if m.check is not None]
-    return Checks(sum(m.check.passed for m in checked if m.check is not None), len(checked))
+    checks = [m.check for trial in trials for m in trial.measurements if m.check is not None]
+    errors = [check.relative_error for check in checks]
+    return Checks(
+        passed=sum(check.passed for check in checks),
+        made=len(checks),
+        largest_error=max(errors) if errors and all(map(math.isfinite, errors)) else None,
+        tolerances=tuple(sorted({check.tolerance for check in checks})),
+    )
+
+
+def _coverage(trials: Iterable[Trial], config: SweepConfig) -> Coverage:
+    """Whether every case of the sweep file is there in every pass, with all its variants."""
+    asked = {case.case_id: {variant_id(variant) for variant in case.variants} for case in expand(config)}
+    mine = [trial for trial in trials if trial.case_id in asked and trial.pass_index < config.measure.passes]
+    return Coverage(
+        trials=len(mine),
+        planned=len(asked) * config.measure.passes,
+        partial=sum(not asked[trial.case_id] <= trial.variant_ids for trial in mine),
+    )
 
 
 def _distinct(texts: Iterable[tuple[str, ...]]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from bench.deciding.alone import Alone
 from bench.deciding.break_even import BreakEven, Kind
 from bench.deciding.compare import Comparison, Verdict
 from bench.deciding.decompose import Decomposition
@@ -11,8 +12,8 @@ from bench.measure.settings import MeasureSettings
 from bench.results import FAILURES, Status
 from moe_impl.options import Link, Machine, Variant, Workload
 
-CLAIM_ORDER = (Kind.CROSSING, Kind.EVERYWHERE, Kind.NOT_MONOTONE, Kind.NOWHERE, Kind.NO_CLAIM)
-"""Which series' answer the headline gives: the first kind found, then the largest speed-up."""
+CLAIM_ORDER = (Kind.CROSSING, Kind.EVERYWHERE, Kind.NOT_MONOTONE, Kind.UNDECIDED, Kind.NOWHERE, Kind.NO_CLAIM)
+"""Which series' answer the headline gives: the first kind found (unknown before no), then the largest speed-up."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,9 @@ class Section:
     @property
     def best(self) -> Row | None:
         """The row to quote: the largest token count among the FASTER, else the largest speed-up."""
-        faster = [row for row in self.rows if row.comparison.verdict is Verdict.FASTER]
-        known = [row for row in self.rows if row.comparison.speedup is not None]
+        rows = [row for row in self.rows if row.comparison.ran_tbo]
+        faster = [row for row in rows if row.comparison.verdict is Verdict.FASTER]
+        known = [row for row in rows if row.comparison.speedup is not None]
         return faster[-1] if faster else max(known, key=lambda row: row.comparison.speedup or 0.0, default=None)
 
 
@@ -89,6 +91,24 @@ class Checks:
 
     passed: int
     made: int
+    largest_error: float | None = None
+    """Relative, of any layer of any of them; None without a check, and where one is no finite number."""
+    tolerances: tuple[float, ...] = ()
+    """Distinct ones, rising."""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of what the sweep file asks for is reported: Trials are cases times passes."""
+
+    trials: int
+    planned: int
+    partial: int
+    """Of ``trials``: those without all variants of their case."""
+
+    @property
+    def complete(self) -> bool:
+        return self.trials == self.planned and not self.partial
 
 
 @dataclass(frozen=True)
@@ -105,9 +125,12 @@ class ReportModel:
     not_timed: tuple[NotTimed, ...]
     noise: NoiseFloor
     checks: Checks
+    coverage: Coverage
     environment: dict[str, Any]
     commands: tuple[str, ...]
     """That repeat this run and this report."""
+    alone: tuple[Alone, ...] = ()
+    """What was timed in a run that asked for no overlapped variant."""
 
     @property
     def on_cpu(self) -> bool:

@@ -1,14 +1,18 @@
 """What a sweep stores: one Trial a line of results.jsonl. No torch, no arithmetic, no files (see run_folder)."""
 
+import json
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from bench import stored_rules
 from bench.identity import case_id, variant_id
 from moe_impl.options import Link, Machine, Role, Variant, Workload
 
+PERTURBED = "stage pass perturbed"
+"""The doubt of a measurement whose instrumented pass took longer or shorter than the timed one."""
 SCHEMA_VERSION = 1
 # History: 1 = first.
 
@@ -92,6 +96,8 @@ class Measurement:
     """Why these times may not be used for advice; empty if they may."""
     stages: StageTimes | None = None
     memory: Memory | None = None
+    effective_split_factor: int | None = None
+    """Micro-batches that it ran with, where that is not ``variant.split_factor``; None = as asked."""
 
     @property
     def variant_id(self) -> str:
@@ -171,7 +177,8 @@ def from_record(record: Any) -> Trial:
     """Read a stored Trial back, strictly.
 
     Raises:
-        UnreadableTrialError: another schema version, a missing or mistyped field, ids that do not match the case.
+        UnreadableTrialError: another schema version, a missing or mistyped field, ids that do not match the case, an
+            unknown field, a rule of bench.stored_rules broken.
     """
     if not isinstance(record, dict):
         raise UnreadableTrialError(f"expected an object, found {type(record).__name__}")
@@ -185,7 +192,7 @@ def from_record(record: Any) -> Trial:
         body["measurements"] = [
             {key: value for key, value in m.items() if key not in ("variant_id", "role")} for m in body["measurements"]
         ]
-        trial = _TRIAL.validate_python(body)
+        trial = _TRIAL.validate_json(json.dumps(body), strict=True)  # JSON: tuples are lists there
     except ValidationError as error:
         first = error.errors()[0]
         raise UnreadableTrialError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
@@ -195,4 +202,8 @@ def from_record(record: Any) -> Trial:
         raise UnreadableTrialError(f"case_id {record.get('case_id')!r} does not match its case ({trial.case_id})")
     if stored_variants != [m.variant_id for m in trial.measurements]:
         raise UnreadableTrialError("a variant_id does not match its variant")
+    if unknown := stored_rules.unknown_field(record, to_record(trial)):
+        raise UnreadableTrialError(f"{unknown}: unknown field")
+    if broken := stored_rules.broken(trial):
+        raise UnreadableTrialError(broken)
     return trial

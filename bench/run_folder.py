@@ -49,6 +49,18 @@ class RunFolder:
             latest[trial.case_id, trial.pass_index] = trial
         return list(latest.values())
 
+    def torn_line(self) -> str | None:
+        """What to say of a last line without its newline, which no Trial comes from; None if there is none."""
+        if not self.results_path.exists():
+            return None
+        *whole, torn = self.results_path.read_bytes().split(b"\n")
+        if not torn:
+            return None
+        return (
+            f"{self.results_path}:{len(whole) + 1}: unfinished last line left out"
+            " (a sweep is writing it, or was cut off: --resume measures it again)"
+        )
+
     def _lines(self) -> Iterator[Trial]:
         if not self.results_path.exists():
             return

@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -77,9 +78,16 @@ def run_pass(events_fd: int) -> int:
 def failed(case_id: str, failure: CaseFailureError) -> Failed:
     """What to tell of it."""
     cause = failure.__cause__
-    out_of_memory = isinstance(cause, torch.OutOfMemoryError | MemoryError)
+    out_of_memory = any(isinstance(error, torch.OutOfMemoryError | MemoryError) for error in causes(cause))
     reason = f"{type(cause).__name__}: {first_line(cause)}"
     return Failed(case_id, failure.phase, failure.variant_id, "oom" if out_of_memory else "error", reason)
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what it was raised from: an engine that issues from other threads wraps what an op raised."""
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 def first_line(error: BaseException | None) -> str:

@@ -7,8 +7,9 @@ balanced routing and are estimates, used by ``bench plan`` only.
 import math
 from dataclasses import dataclass
 
-from moe_impl.options import Variant, Workload
+from moe_impl.options import NODE_RANKS, Copies, Variant, Workload
 from moe_impl.shapes import NVFP4_BLOCK
+from moe_impl.split import largest_share
 from moe_impl.stages import Stage
 
 BF16_BYTES = 2
@@ -31,14 +32,15 @@ def weight_bytes_per_value(precision: str) -> float:
     return BF16_BYTES if precision == "bf16" else NVFP4_BYTES
 
 
-def expected_copies(workload: Workload) -> float:
-    """Mean number of distinct ranks that hold a token's experts, for K distinct experts drawn evenly.
+def expected_copies(workload: Workload, copies: Copies = "rank") -> float:
+    """Mean number of distinct ranks (or nodes) that hold a token's experts, for K distinct experts drawn evenly.
 
     Without groups R (1 - C(E - E/R, K) / C(E, K)), the formula of DeepEP V2. A router with groups is taken to draw
     evenly from ``top_groups`` evenly drawn groups; it rather takes the groups with the strongest experts, which makes
     up to a tenth more copies. Groups and ranks must nest: whole groups on a rank, or whole ranks in a group.
     """
-    model, ranks = workload.model, workload.ep_size
+    model = workload.model
+    ranks = workload.ep_size if copies == "rank" else math.ceil(workload.ep_size / NODE_RANKS)
     grouped = workload.routing == "model"
     groups, top_groups = (model.router.num_groups, model.router.top_groups) if grouped else (1, 1)
     groups_here = max(1, groups // ranks)
@@ -90,9 +92,9 @@ def layer_costs(workload: Workload, num_ubatches: int) -> list[Cost]:
     ]
 
 
-def transfer_bytes(workload: Workload) -> float:
-    """Expected payload of one direction of one layer, all (token, rank) rows, own rank included."""
-    return workload.tokens * expected_copies(workload) * workload.payload_row_bytes
+def transfer_bytes(workload: Workload, copies: Copies = "rank") -> float:
+    """Expected payload of one direction of one layer: all (token, rank) or (token, node) rows, the own included."""
+    return workload.tokens * expected_copies(workload, copies) * workload.payload_row_bytes
 
 
 @dataclass(frozen=True)
@@ -123,10 +125,10 @@ def weight_bytes(workload: Workload, experts: str) -> int:
 def buffer_bytes(workload: Workload, variant: Variant) -> int:
     """Most bytes of activations alive at once: one micro-batch computes while the others hold received or sent rows.
 
-    Receive ``exact`` is estimated for balanced routing.
+    The largest micro-batch computes. Receive ``exact`` and split ``balanced`` are estimated for balanced routing.
     """
     model = workload.model
-    tokens = math.ceil(workload.tokens / variant.split_factor)
+    tokens = largest_share(variant, workload.tokens)
     capacity = worst_case(workload, tokens)
     if variant.receive == "exact":
         capacity = Capacity(round(tokens * expected_copies(workload)), tokens * model.top_k)
@@ -140,6 +142,11 @@ def buffer_bytes(workload: Workload, variant: Variant) -> int:
         pairs * (h + row),  # gemm2
         pairs * row + 2 * rows,  # reduce, which also makes the room for combine
     )
-    waiting = (variant.split_factor - 1) * 2 * rows
+    waiting = 2 * rows * (workload.tokens - tokens) // tokens
     inputs = (workload.layers * 4 * workload.tokens * model.num_experts) + 4 * workload.tokens * row
     return computing + waiting + inputs
+
+
+def send_buffer_bytes(workload: Workload, variant: Variant) -> int:
+    """Expected bytes of one micro-batch's packed rows, which link ``host_link`` keeps while they leave."""
+    return math.ceil(transfer_bytes(workload) * largest_share(variant, workload.tokens) / workload.tokens)

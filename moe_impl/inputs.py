@@ -10,7 +10,9 @@ from moe_impl.shapes import Router
 from moe_impl.weights import generator
 
 BIAS_STD = 0.01
-"""Of the selection bias: enough to matter to ties, small enough to leave random logits balanced."""
+"""Of the selection bias on sigmoid scores: enough to matter to ties, small enough to leave random logits balanced."""
+SOFTMAX_BIAS_STD = 0.065
+"""The same, times 1 / E, on softmax scores: 5 % of the scores' own spread, as 0.01 is of sigmoid scores."""
 
 
 @dataclass(frozen=True)
@@ -39,5 +41,6 @@ def draw_inputs(workload: Workload, device: torch.device) -> Inputs:
     bias_E = None
     if router.selection_bias:
         rng = generator(device, workload.seed, 2)
-        bias_E = BIAS_STD * torch.randn(model.num_experts, generator=rng, device=device)
+        std = BIAS_STD if router.scoring == "sigmoid" else SOFTMAX_BIAS_STD / model.num_experts
+        bias_E = std * torch.randn(model.num_experts, generator=rng, device=device)
     return Inputs(x_TH, logits, bias_E, router)

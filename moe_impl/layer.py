@@ -1,6 +1,6 @@
 """The bodies of an MoE layer's stages. It only makes them: order and lanes are the schedule's and the driver's."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -70,6 +70,7 @@ class MoeStages:
         device = inputs.x_TH.device
         self._row_ops = row_ops(device)
         self._counts = counts_for(device) if receive == "exact" else None
+        self._known_rows: dict[tuple[int, int, int], int] = {}  # (layer, first token, end) -> rows
         self._compute = torch.cuda.current_stream(device) if device.type == "cuda" else None
         self.bodies: dict[Stage, StageBody] = {
             Stage.ROUTE: self._route,
@@ -87,20 +88,49 @@ class MoeStages:
         """Fresh states over the rank's batch, one a micro-batch."""
         return [UbatchState(tokens, self._inputs.x_TH[tokens]) for tokens in slices]
 
-    def _row_buffer(self, capacity: int) -> Tensor:
-        x_TH = self._inputs.x_TH
-        return x_TH.new_empty(capacity, x_TH.shape[1])
+    def learn_rows(self, slices: list[slice]) -> None:
+        """Before anything is timed: route each micro-batch, and let the host remember how many rows it makes.
 
-    def _route(self, state: UbatchState, layer: int) -> None:
+        Only for a transport whose copies the host sizes, and where no receive will tell it.
+        """
+        if not self._transport.host_sized or self._counts is not None:
+            return
+        for layer in range(self._workload.layers):
+            for tokens in slices:
+                rows = self._routed(tokens, layer)
+                self._known_rows[layer, tokens.start, tokens.stop] = int(rows.num_rows)
+
+    def _routed(self, tokens: slice, layer: int) -> plain.SentRows:
         workload = self._workload
-        state.rows = self._row_ops.route_tokens(
-            self._inputs.logits_LTE[layer][state.tokens],
+        rows: plain.SentRows = self._row_ops.route_tokens(
+            self._inputs.logits_LTE[layer][tokens],
             self._inputs.router,
             workload.model.top_k,
             self._inputs.bias_E,
             workload.model.num_experts,
             workload.ep_size,
         )
+        return rows
+
+    def rows_per_token(self) -> list[int]:
+        """Rows each token of the batch sends, summed over layers, under the true routing. Waits for the device."""
+        model, inputs = self._workload.model, self._inputs
+        sent_T = torch.zeros(inputs.x_TH.shape[0], dtype=torch.int64, device=inputs.x_TH.device)
+        for logits_TE in inputs.logits_LTE:
+            chosen = select_experts(logits_TE, inputs.router, model.top_k, inputs.bias_E)
+            sent = plain.plan_rows(*chosen, model.num_experts, self._workload.ep_size)
+            sent_T += (sent.row_TR >= 0).sum(1)
+        return [int(rows) for rows in sent_T.tolist()]
+
+    def _row_buffer(self, capacity: int) -> Tensor:
+        x_TH = self._inputs.x_TH
+        return x_TH.new_empty(capacity, x_TH.shape[1])
+
+    def _route(self, state: UbatchState, layer: int) -> None:
+        state.rows = self._routed(state.tokens, layer)
+        if self._known_rows:
+            known_rows = self._known_rows[layer, state.tokens.start, state.tokens.stop]
+            state.rows = replace(state.rows, known_rows=known_rows)
         if self._counts is None:
             state.received_MH = self._row_buffer(state.rows.capacity)
 

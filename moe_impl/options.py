@@ -12,16 +12,21 @@ from moe_impl.shapes import ModelShape
 
 Precision = Literal["bf16", "nvfp4-w4a16"]
 RoutingKind = Literal["model", "uniform"]
-Transport = Literal["local", "paced"]
+Transport = Literal["local", "paced", "host_link"]
 Direction = Literal["dispatch", "combine"]
-Engine = Literal["serial", "streams"]
+PayloadDtype = Literal["bf16", "fp8", "nvfp4"]
+Copies = Literal["rank", "node"]
+Engine = Literal["serial", "threads", "streams"]
 Receive = Literal["worst_case", "exact"]
 Launch = Literal["eager"]
 ExpertsName = Literal["torch", "triton"]
 Order = Literal["yield_before", "yield_after"]
+SplitName = Literal["equal", "balanced", "ratio"]
 Role = Literal["T1", "T2s", "T2o"]
 
 FOR_PEOPLE: dict[str, Any] = {"identity": False}
+NODE_RANKS = 8
+"""GPUs, so ranks, of a node: what a link that counts node copies means by one."""
 
 DEFAULT_ORDER: dict[Receive, Order] = {"worst_case": "yield_after", "exact": "yield_before"}
 """FastDeploy's PR #7259 hands over after dispatch and combine when ``num_worst_tokens`` > 0, else before them: a
@@ -56,11 +61,13 @@ class Workload:
 
 @dataclass(frozen=True)
 class LinkTime:
-    """seconds = alpha_s + bytes / bandwidth_bytes_per_s, for one direction."""
+    """seconds = alpha_s + bytes / bandwidth_bytes_per_s, for one direction and payload dtype."""
 
     direction: Direction
     alpha_s: float
     bandwidth_bytes_per_s: float
+    dtype: PayloadDtype | None = None
+    """None fills every dtype that has no time of its own: small payloads get fewer bytes per SM than large ones."""
 
     def seconds(self, num_bytes: int) -> float:
         """Time for one transfer of ``num_bytes``."""
@@ -72,39 +79,78 @@ class Link:
     """How rows travel between ranks.
 
     ``local`` copies rows and models nothing. ``paced`` copies them through HBM on ``comm_sms`` CTAs and holds those
-    until a modelled link would have delivered them.
+    until a modelled link would have delivered them. ``host_link`` sends them out to pinned host memory and back on the
+    GPU's copy engines, and measures.
     """
 
     transport: Transport
     comm_sms: int = 0
-    """CTAs the transport occupies; 0 for ``local``, whose copy takes what the GPU gives."""
+    """CTAs the transport occupies; 0 for ``local``, whose copy takes what the GPU gives, and ``host_link``."""
     times: tuple[LinkTime, ...] = ()
-    """One per direction for ``paced``, else empty."""
+    """At least one per direction for ``paced``, else empty."""
+    copies: Copies = "rank"
+    """What the bandwidth counts: (token, rank) rows or, once per node of ``NODE_RANKS``, (token, node) rows."""
     name: str = field(default="inline", compare=False, metadata=FOR_PEOPLE)
     source: str = field(default="given inline", compare=False, metadata=FOR_PEOPLE)
     gpu: str | None = field(default=None, compare=False, metadata=FOR_PEOPLE)
     """The GPU on which a preset's bandwidth was published; on any other the link is hypothetical."""
+    note: str | None = field(default=None, compare=False, metadata=FOR_PEOPLE)
+    """What every number over this link must say of it; how well its times were fitted."""
 
     def seconds(self, direction: Direction, num_bytes: int) -> float:
-        """Modelled time of one transfer; 0 for ``local``.
+        """Modelled time of one transfer of bf16 rows, ``num_bytes`` of the copies it counts; 0 without a model.
 
         Raises:
             ValueError: a ``paced`` link without a time for this direction.
         """
-        if self.transport == "local":
+        if self.transport != "paced":
             return 0.0
         return self.time(direction).seconds(num_bytes)
 
-    def time(self, direction: Direction) -> LinkTime:
-        """The model of one direction.
+    def time(self, direction: Direction, dtype: PayloadDtype = "bf16") -> LinkTime:
+        """The model of one direction: the dtype's own, else the one that fills all dtypes.
 
         Raises:
             ValueError: the link has none.
         """
-        for time in self.times:
-            if time.direction == direction:
-                return time
-        raise ValueError(f"link {self.name!r} has no time for {direction}")
+        for wanted in (dtype, None):
+            for time in self.times:
+                if time.direction == direction and time.dtype == wanted:
+                    return time
+        raise ValueError(f"link {self.name!r} has no time for {direction} of {dtype} rows")
+
+
+@dataclass(frozen=True)
+class SplitPolicy:
+    """Where a batch is cut into contiguous micro-batches, and from how many tokens on it is cut at all.
+
+    Raises:
+        ValueError: a ratio outside 0..1, or one without policy ``ratio``; a negative ``min_tokens``.
+    """
+
+    policy: SplitName = "equal"
+    """``equal``: token counts that differ by one at most; ``balanced``: cut where the (token, rank) rows, which is
+    communication and expert work, come nearest to equal shares; ``ratio``: by ``ratio``."""
+    ratio: float = 0.5
+    """Share of the first of two micro-batches."""
+    min_tokens: int = 0
+    """With fewer tokens TBO turns itself off: the batch runs unsplit and serial."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio < 1:
+            raise ValueError(f"ratio must lie between 0 and 1, got {self.ratio:g}")
+        if self.policy != "ratio" and self.ratio != 0.5:
+            raise ValueError(f"ratio goes with policy ratio, not with {self.policy}")
+        if self.min_tokens < 0:
+            raise ValueError(f"min_tokens must not be negative, got {self.min_tokens}")
+
+    def __str__(self) -> str:
+        """``balanced``, ``ratio-0.48-min512``: without space or comma, for labels and ``--filter``."""
+        ratio = f"-{self.ratio}" if self.policy == "ratio" else ""
+        return f"{self.policy}{ratio}" + (f"-min{self.min_tokens}" if self.min_tokens else "")
+
+
+EQUAL = SplitPolicy()
 
 
 @dataclass(frozen=True)
@@ -115,6 +161,7 @@ class Variant:
     """Backend of the expert GEMMs. No default here: it depends on the precision (:func:`default_experts`)."""
     engine: Engine = "streams"
     split_factor: int = 2
+    split: SplitPolicy = EQUAL
     receive: Receive = "worst_case"
     """``worst_case``: no host wait, buffers for the most that can come; ``exact``: the host waits for the counts."""
     launch: Launch = "eager"
@@ -131,7 +178,7 @@ class Variant:
 
     def unsplit(self) -> "Variant":
         """T1: the whole batch on one stream."""
-        return replace(self.split_serial(), split_factor=1)
+        return replace(self.split_serial(), split_factor=1, split=EQUAL)
 
     def split_serial(self) -> "Variant":
         """T2s: the same micro-batches on one stream, in the default order."""
@@ -157,7 +204,8 @@ class Variant:
         if self.role == "T1":
             return f"off {self.experts}{receive}"
         order = "" if self.order == DEFAULT_ORDER[self.receive] else f" {self.order}"
-        return f"{self.engine} x{self.split_factor} {self.experts}{receive}{order}"
+        split = "" if self.split == EQUAL else f" {self.split}"
+        return f"{self.engine} x{self.split_factor}{split} {self.experts}{receive}{order}"
 
 
 def default_experts(precision: Precision) -> ExpertsName:

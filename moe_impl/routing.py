@@ -60,10 +60,11 @@ def select_experts(
 
 
 def _scores(logits_TE: Tensor, router: Router) -> Tensor:
-    if router.scoring == "softmax":
-        return torch.softmax(logits_TE, -1)
-    # In fp64 and rounded: torch's fp32 sigmoid on a CPU has another last bit at the end of a tensor than in its middle.
-    return torch.sigmoid(logits_TE.double()).to(logits_TE.dtype)
+    # In fp64 and rounded, as the kernel does: with a bias a last bit of fp32 may decide who is chosen, and torch's fp32
+    # sigmoid on a CPU has another last bit at the end of a tensor than in its middle.
+    wide_TE = logits_TE.double()
+    scores_TE = torch.softmax(wide_TE, -1) if router.scoring == "softmax" else torch.sigmoid(wide_TE)
+    return scores_TE.to(logits_TE.dtype)
 
 
 def _best(scores: Tensor, count: int) -> Tensor:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from moe_impl.options import NODE_RANKS, Copies
+
 
 @dataclass(frozen=True)
 class SentRows:
@@ -30,12 +32,20 @@ class SentRows:
     """int32 [1]."""
     num_pairs: Tensor
     """int32 [1]: (row, local expert) pairs of those rows."""
+    num_node_rows: Tensor
+    """int32 [1]: (token, node) rows, a node being ``NODE_RANKS`` consecutive ranks: what crosses between nodes."""
     exact_pairs: int | None = None
     """The same, where the host knows it (receive ``exact``)."""
+    known_rows: int | None = None
+    """``num_rows``, where the host knows it: learned (receive ``exact``) or drawn before (``MoeStages.learn_rows``)."""
 
     @property
     def capacity(self) -> int:
         return int(self.token_M.shape[0])
+
+    def counted(self, copies: Copies) -> Tensor:
+        """int32 [1]: rows as a link counts them; only its time depends on them, what moves is ``num_rows``."""
+        return self.num_node_rows if copies == "node" else self.num_rows
 
     def pairs_capacity(self, local_experts: int) -> int:
         """P': a row has at most as many pairs as this rank has experts."""
@@ -51,6 +61,7 @@ class SentRows:
             experts_MK=self.experts_MK[:num_rows],
             weights_MK=self.weights_MK[:num_rows],
             exact_pairs=num_pairs,
+            known_rows=num_rows,
         )
 
 
@@ -82,8 +93,15 @@ def plan_rows(ids_TK: Tensor, weights_TK: Tensor, num_experts: int, ep_size: int
     weights_MK = torch.empty(capacity + 1, K, dtype=torch.float32, device=device)
     weights_MK[target] = weights_TK.repeat(ep_size, 1)
     row_TR = torch.where(sent_RT, row_RT, -1).t().contiguous()
+    num_rows = sent_RT.sum(dtype=torch.int32).view(1)  # not the last end: without tokens there is none
     num_pairs = here_RTK.sum(dtype=torch.int32).view(1)
-    return SentRows(row_TR, token_M[:capacity], experts_MK[:capacity], weights_MK[:capacity], ends[-1:], num_pairs)
+    nodes = sent_RT.split(NODE_RANKS)
+    num_node_rows = torch.stack([ranks_T.any(0).sum(dtype=torch.int32) for ranks_T in nodes]).sum(
+        0, True, dtype=torch.int32
+    )
+    return SentRows(
+        row_TR, token_M[:capacity], experts_MK[:capacity], weights_MK[:capacity], num_rows, num_pairs, num_node_rows
+    )
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,8 @@ class ModelShape:
     router: Router = Router()
     name: str = field(default="inline", compare=False, metadata={"identity": False})
     """Only for people: two equal shapes are one model whatever they are called."""
+    note: str | None = field(default=None, compare=False, metadata={"identity": False})
+    """What every number of this model must say of itself, where the layer measured is not quite the model's own."""
 
     def __post_init__(self) -> None:
         for size in ("hidden_size", "intermediate_size"):
@@ -72,15 +74,39 @@ class ModelShape:
         return 3 * self.hidden_size * self.intermediate_size
 
 
-PRESETS: dict[str, ModelShape] = {
+_DEEPSEEK_V3_ROUTER = Router(scoring="sigmoid", selection_bias=True, num_groups=8, top_groups=4, scaling_factor=2.5)
+_ERNIE_ROUTER = Router(selection_bias=True)
+"""Softmax scores plus ``moe_statics.e_score_correction_bias`` choose; the chosen experts' unbiased scores, divided by
+their sum, weigh (PaddlePaddle/ERNIE ernie/moe/moe_layer.py; transformers modeling_ernie4_5_moe.py)."""
+_GPT_OSS_NOTE = "shape only: gpt-oss has a clamped SwiGLU, biases and MXFP4 weights"
+
+_MODELS = (
     # https://huggingface.co/deepseek-ai/DeepSeek-V3/blob/main/config.json (n_group 8, topk_group 4, noaux_tc)
-    "deepseek-v3": ModelShape(
-        name="deepseek-v3",
-        hidden_size=7168,
-        intermediate_size=2048,
-        num_experts=256,
+    ModelShape(7168, 2048, num_experts=256, top_k=8, router=_DEEPSEEK_V3_ROUTER, name="deepseek-v3"),
+    # deepseek-ai/DeepSeek-R1 config.json: model_type deepseek_v3, the same MoE layer
+    ModelShape(7168, 2048, num_experts=256, top_k=8, router=_DEEPSEEK_V3_ROUTER, name="deepseek-r1"),
+    # moonshotai/Kimi-K2-Instruct config.json (kimi_k2: n_group 1, topk_group 1, noaux_tc, norm_topk_prob)
+    ModelShape(
+        7168,
+        2048,
+        num_experts=384,
         top_k=8,
-        router=Router(scoring="sigmoid", selection_bias=True, num_groups=8, top_groups=4, scaling_factor=2.5),
+        router=Router(scoring="sigmoid", selection_bias=True, scaling_factor=2.827),
+        name="kimi-k2",
     ),
-}
-"""Named shapes for the sweep file's ``case.model``."""
+    # baidu/ERNIE-4.5-300B-A47B-PT config.json (ernie4_5_moe: moe_num_experts, moe_k, no shared expert)
+    ModelShape(8192, 3584, num_experts=64, top_k=8, router=_ERNIE_ROUTER, name="ernie-4.5-300b-a47b"),
+    # baidu/ERNIE-4.5-21B-A3B-PT config.json (ernie4_5_moe, two shared experts beside these)
+    ModelShape(2560, 1536, num_experts=64, top_k=6, router=_ERNIE_ROUTER, name="ernie-4.5-21b-a3b"),
+    # Qwen/Qwen3-30B-A3B and Qwen/Qwen3-235B-A22B config.json (qwen3_moe: norm_topk_prob true)
+    ModelShape(2048, 768, num_experts=128, top_k=8, name="qwen3-30b-a3b"),
+    ModelShape(4096, 1536, num_experts=128, top_k=8, name="qwen3-235b-a22b"),
+    # mistralai/Mixtral-8x7B-v0.1 config.json (num_local_experts 8, silu, no biases)
+    ModelShape(4096, 14336, num_experts=8, top_k=2, name="mixtral-8x7b"),
+    # openai/gpt-oss gpt_oss/torch/model.py, openai/gpt-oss-{120b,20b} config.json. Its softmax over the K chosen logits
+    # is the softmax over all of them, renormalised.
+    ModelShape(2880, 2880, num_experts=128, top_k=4, name="gpt-oss-120b", note=_GPT_OSS_NOTE),
+    ModelShape(2880, 2880, num_experts=32, top_k=4, name="gpt-oss-20b", note=_GPT_OSS_NOTE),
+)
+PRESETS: dict[str, ModelShape] = {model.name: model for model in _MODELS}
+"""Named shapes for the sweep file's ``case.model``: the routed experts; shared ones are not part of them."""

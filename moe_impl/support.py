@@ -1,17 +1,30 @@
 """The one place that refuses combinations, and the labels a supported one must carry. Torch-free."""
 
+import re
+from typing import get_args
+
 from moe_impl import costs
-from moe_impl.options import Link, Machine, Variant, Workload
+from moe_impl.options import Direction, Link, Machine, Variant, Workload
+from moe_impl.split import turned_off
 
 MEMORY_SHARE = 0.92
 """Of the device memory; the rest is the context's, the allocator's and the oracle's."""
 
 EMULATED = "emulated (exact products)"
 MODELLED_COMM = "modelled comm, measured compute"
+MEASURED_COMM = "measured comm (host link)"
+PREDRAWN_SIZES = "sizes from the pre-drawn routing"
+"""Receive ``worst_case`` tells the host no counts, but it issues the copies of ``host_link``."""
 BF16_TRAFFIC = "bf16 weight traffic"
 CPU_ONLY = "cpu: functional check, no performance claim"
+TBO_OFF = "TBO turned itself off"
+"""Fewer tokens than the variant's split wants: it ran unsplit and serial, so its row says nothing about TBO."""
+MOST_UBATCHES = 64
+"""Far beyond any use; a schedule lists every op of every micro-batch."""
 MOST_COUNTED = 2**24
 """The word that tells the host its counts has 24 bits for each."""
+NODE_COPIES_EP = (16, 32)
+"""Two and four nodes: what links that count node copies were measured on, and fewer than two have no network."""
 HOST_WAITS = "host waits for counts"
 PACED_WIDTH = 8192
 """Values of a row that a paced CTA holds in its registers."""
@@ -24,8 +37,10 @@ def unsupported_reason(workload: Workload, link: Link, variant: Variant, machine
     model = workload.model
     if model.num_experts % workload.ep_size:
         return f"ep_size {workload.ep_size} does not divide {model.num_experts} experts"
-    if workload.tokens < variant.split_factor:
-        return f"{workload.tokens} tokens cannot fill {variant.split_factor} micro-batches"
+    if variant.split_factor > MOST_UBATCHES:
+        return f"split_factor {variant.split_factor}: at most {MOST_UBATCHES} micro-batches"
+    if variant.split.policy == "ratio" and variant.split_factor != 2:
+        return f"split ratio cuts a batch in 2, not in {variant.split_factor}"
     if variant.receive == "exact" and costs.worst_case(workload, workload.tokens).pairs >= MOST_COUNTED:
         return f"receive exact counts fewer than {MOST_COUNTED} pairs"
     if variant.experts == "triton" and workload.precision == "bf16":
@@ -36,6 +51,15 @@ def unsupported_reason(workload: Workload, link: Link, variant: Variant, machine
                 return f"experts triton needs {size} to be a multiple of {NVFP4_LANE}, got {getattr(model, size)}"
         if machine.device != "cuda":
             return "experts triton needs a CUDA GPU"
+    if link.transport == "host_link" and machine.device != "cuda":
+        return "link host_link needs a CUDA GPU"
+    if link.copies == "node" and workload.ep_size not in NODE_COPIES_EP:
+        return f"link counts (token, node) rows: ep_size must be 16 or 32, got {workload.ep_size}"
+    if link.transport == "paced":
+        timed = {time.direction for time in link.times if time.dtype in (None, "bf16")}
+        for direction in get_args(Direction):
+            if direction not in timed:
+                return f"link has no {direction} time for bf16 rows"
     if machine.device == "cuda":
         if machine.triton_version is None:
             return "CUDA stages need triton, which is not installed"
@@ -46,6 +70,8 @@ def unsupported_reason(workload: Workload, link: Link, variant: Variant, machine
         if link.comm_sms >= machine.sm_count:
             return f"link occupies {link.comm_sms} of the GPU's {machine.sm_count} SMs"
     need = costs.weight_bytes(workload, variant.experts) + costs.buffer_bytes(workload, variant)
+    if link.transport == "host_link":
+        need += costs.send_buffer_bytes(workload, variant)
     if need > MEMORY_SHARE * machine.memory_bytes:
         return f"needs about {need / 2**30:.1f} GiB of {machine.memory_bytes / 2**30:.1f} GiB"
     return None
@@ -60,14 +86,21 @@ def labels(workload: Workload, link: Link, variant: Variant, machine: Machine) -
         said.append(HOST_WAITS)
     if link.transport == "paced":
         said.append(MODELLED_COMM)
-        if link.gpu is not None and link.gpu not in machine.name:
+        if link.gpu is not None and not re.search(rf"\b{re.escape(link.gpu)}\b", machine.name):  # H20 is no H200
             said.append(f"hypothetical: link of {link.gpu}")
+    said += [note for note in (link.note, workload.model.note) if note is not None]
+    if link.transport == "host_link":
+        said.append(MEASURED_COMM)
+        if variant.receive == "worst_case":
+            said.append(PREDRAWN_SIZES)
     return tuple(said)
 
 
 def limits(workload: Workload, variant: Variant, machine: Machine) -> tuple[str, ...]:
     """Why this combination's times may not be used for advice (break-even); empty if they may."""
     reasons = []
+    if turned_off(variant, workload.tokens):
+        reasons.append(TBO_OFF)
     if machine.device == "cpu":
         reasons.append(CPU_ONLY)
     if variant.experts == "torch" and workload.precision != "bf16":

@@ -1,18 +1,27 @@
 """One variant of a workload, ready to run: its schedule, its lanes and the stage bodies they issue."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from moe_impl.layer import MoeStages
-from moe_impl.options import Variant
-from moe_impl.overlap.driver import Around, StageBody, run_inline
+from moe_impl.options import Engine, Variant
+from moe_impl.overlap.driver import Around, Run, StageBody, run_inline
 from moe_impl.overlap.lanes import Lanes, OneLane
-from moe_impl.overlap.schedule import Schedule, for_variant, token_slices
+from moe_impl.overlap.schedule import Schedule, for_variant
+from moe_impl.overlap.threads import run_threads
+from moe_impl.split import as_run, token_slices
 from moe_impl.stages import Stage
 from moe_impl.state import UbatchState
+
+DRIVERS: Mapping[Engine, Callable[[Run], None]] = {
+    "serial": run_inline,
+    "threads": run_threads,
+    "streams": run_inline,
+}
+"""Who issues an engine's schedule."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +48,14 @@ class VariantRun:
         self, variant: Variant, stages: MoeStages, layers: int, x_TH: Tensor, progress: Callable[[int], None]
     ) -> None:
         self.label = variant.label
+        tokens = x_TH.shape[0]
+        variant = as_run(variant, tokens)
         self.schedule = for_variant(variant, layers)
         self._stages = stages
-        self._slices = token_slices(x_TH.shape[0], variant.split_factor)
+        self._slices = token_slices(variant, tokens, stages.rows_per_token)
+        stages.learn_rows(self._slices)
         self._lanes = lanes_for(variant, self.schedule, x_TH.device)
+        self._drive = DRIVERS[variant.engine]
         self._progress = progress
 
     def __call__(self, around: Around | None = None) -> Tensor:
@@ -69,7 +82,7 @@ class VariantRun:
 
     def _run(self, bodies: dict[Stage, StageBody], around: Around | None) -> list[UbatchState]:
         states = self._stages.start(self._slices)
-        run_inline(self.schedule, bodies, states, self._lanes, self._progress, around)
+        self._drive(Run(self.schedule, bodies, states, self._lanes, self._progress, around))
         return states
 
     @staticmethod

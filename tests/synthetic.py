@@ -4,10 +4,12 @@ import json
 import math
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 from bench.cases import Case
+from bench.config.spec import CaseAxes, SweepConfig, VariantSpec
 from bench.measure.settings import MeasureSettings
 from bench.results import Check, Measurement, Memory, StageTimes, Status, Trial, to_record
 from moe_impl.links import PACED_PRESETS
@@ -163,12 +165,29 @@ def rescaled(m: Measurement, factor: float) -> Measurement:
     return replace(m, samples_s=tuple(sample * factor for sample in m.samples_s))
 
 
-@dataclass(frozen=True)
-class StubConfig:
-    """What a report reads of a sweep's config."""
+def config_of(trials: Sequence[Trial]) -> SweepConfig:
+    """A sweep file that asks for what is in ``trials``: its distinct values, its distinct variants."""
 
-    measure: MeasureSettings = field(default_factory=MeasureSettings)
-    question: str = "from how many tokens on does TBO pay?"
+    def distinct(values: Iterable[Any]) -> tuple[Any, ...]:
+        return tuple(dict.fromkeys(values))
+
+    axes = {
+        spec.name: distinct(getattr(trial if spec.name == "link" else trial.workload, spec.name) for trial in trials)
+        for spec in fields(CaseAxes)
+    }
+    listed: dict[VariantSpec, None] = {}
+    for trial in trials:
+        usual = default_experts(trial.workload.precision)
+        roles = {m.role for m in trial.measurements}
+        for one in (m.variant for m in trial.measurements if m.role == ("T2o" if "T2o" in roles else m.role)):
+            values = tuple((spec.name, (getattr(one, spec.name),)) for spec in fields(one))
+            listed[VariantSpec(values[1:] if one.experts == usual else values)] = None
+    return SweepConfig(
+        case=CaseAxes(**axes),
+        variants=tuple(listed),
+        measure=MeasureSettings(passes=max((trial.pass_index for trial in trials), default=0) + 1),
+        question="from how many tokens on does TBO pay?",
+    )
 
 
 @dataclass(frozen=True)
@@ -181,8 +200,8 @@ class StubRun:
     def trials(self) -> list[Trial]:
         return list(self.stored)
 
-    def config(self) -> StubConfig:
-        return StubConfig()
+    def config(self) -> SweepConfig:
+        return config_of(self.stored)
 
     def environment(self) -> dict[str, object]:
         return {"gpu": {"name": "NVIDIA H100 80GB HBM3", "driver": None}, "torch": "2.13.0"}

@@ -13,16 +13,17 @@ def command(run: Path, filter_text: str | None, as_json: bool) -> None:
     """Compare each variant of RUN, a run folder, with its own T1 (TBO off)."""
     import json
 
-    from rich.console import Console
-
     from bench import report
     from bench.render.document import document
+    from bench.render.printing import show
     from bench.render.terminal import summary
     from bench.run_folder import open_run
 
     folder = open_run(run)
+    if torn := folder.torn_line():
+        click.echo(torn, err=True)
     model = report.build(folder, report.only(folder.trials(), filter_text))
     if as_json:
         click.echo(json.dumps(document(model), indent=2, allow_nan=False))
     else:
-        Console(highlight=False).print(summary(model))
+        show(summary(model))

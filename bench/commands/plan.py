@@ -1,15 +1,16 @@
 """``bench plan``: what a sweep would run on this machine, with what memory and for how long. Runs nothing."""
 
 import json
+import os
 from typing import get_args
 
 import click
-from rich.console import Console
 
-from bench import cases, filters, planning
+from bench import cases, filters, planning, use_tbo
 from bench import config as sweep_file
 from bench.errors import Exit
 from bench.render import plan as render
+from bench.render import printing
 from bench.running import probe
 
 
@@ -26,11 +27,13 @@ from bench.running import probe
 @click.option("--json", "as_json", is_flag=True, help="Print data instead of a table.")
 def command(config: str, terms: str | None, device: probe.DeviceChoice, as_json: bool) -> int:
     """Say what the sweep file CONFIG would run here, how much memory and how long, and run nothing."""
-    sweep = sweep_file.load(config)
+    sweep, ignored = use_tbo.with_variants(sweep_file.load(config), os.environ)
+    for line in filter(None, (sweep_file.which(config), ignored)):
+        click.echo(line, err=True)
     chosen = filters.select(cases.expand(sweep), terms)
     plan = planning.make_plan(chosen, sweep.measure, probe.probe(device).machine)
     if as_json:
         click.echo(json.dumps(render.as_data(plan), indent=2))
     else:
-        Console(highlight=False).print(render.as_table(plan))
+        printing.show(render.as_table(plan))
     return int(Exit.DONE)

@@ -13,5 +13,8 @@ def command(run: Path) -> None:
     from bench.render import files
     from bench.run_folder import open_run
 
-    for path in files.write(report.build(open_run(run)), run):
+    folder = open_run(run)
+    if torn := folder.torn_line():
+        click.echo(torn, err=True)
+    for path in files.write(report.build(folder), run):
         click.echo(path)

@@ -1,6 +1,7 @@
 """``bench sweep``: measure every case of a sweep file and answer its question."""
 
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -9,9 +10,9 @@ from typing import get_args
 
 import click
 
-from bench import filters
+from bench import filters, use_tbo
 from bench.cases import Case, expand
-from bench.config import SweepConfig, dump_resolved, load
+from bench.config import SweepConfig, dump_resolved, load, which
 from bench.errors import BenchError, Exit
 from bench.naming import case_names
 from bench.render.progress import SweepProgress
@@ -46,7 +47,9 @@ def command(config: Path, out: Path | None, go_on: bool, terms: str | None, devi
     if go_on and out is None:
         raise BenchError("--resume: needs --out DIR, the run folder to go on in")
     with on_interrupt(leave):
-        sweep = load(config)
+        sweep, ignored = use_tbo.with_variants(load(config), os.environ)
+        for line in filter(None, (which(config), ignored)):
+            click.echo(line, err=True)
         every_case = expand(sweep)
         cases = filters.select(every_case, terms)
         ready = probe(device)
@@ -76,6 +79,7 @@ def _todo(
     if run.folder.config_path.exists():
         resume.refuse_changed_measure(run.folder.config().measure, sweep.measure)
         resume.refuse_other_machine(trials, ready.machine)
+        resume.refuse_other_cases(trials, every_case)
     run.write_config(dump_resolved(sweep))
     run.write_environment({"machine": asdict(ready.machine), **ready.environment})
     return resume.remaining(cases, every_case, trials, sweep.measure.passes)
@@ -98,10 +102,8 @@ def _with_way_on(error: BenchError, run: RunWriter, again: Sequence[str]) -> Ben
 
 def _report(run: RunWriter, failed: Sequence[Failure], as_json: bool) -> None:
     """Write the report's files, show its summary. Imports here: plots are slow to load, and --help needs none."""
-    from rich.console import Console
-
     from bench import report
-    from bench.render import document, files, terminal
+    from bench.render import document, files, printing, terminal
 
     model = report.build(run.folder)
     written = files.write(model, run.path)
@@ -114,7 +116,7 @@ def _report(run: RunWriter, failed: Sequence[Failure], as_json: bool) -> None:
         }
         click.echo(json.dumps(answer, indent=2, allow_nan=False))
         return
-    Console(highlight=False).print(terminal.summary(model))
+    printing.show(terminal.summary(model))
     for path in (run.folder.results_path, *written):
         click.echo(f"wrote {path}")
 

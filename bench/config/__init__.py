@@ -3,18 +3,18 @@
 from os import PathLike
 from pathlib import Path
 
-from bench.config import nodes, sections
+from bench.config import nodes, sections, together
 from bench.config.dump import QUESTION, dump_resolved
 from bench.config.readers import Key, mapping
 from bench.config.spec import CaseAxes, SweepConfig, VariantSpec
 from bench.errors import BenchError
 
-__all__ = ["CaseAxes", "SweepConfig", "VariantSpec", "dump_resolved", "load", "parse"]
+__all__ = ["CaseAxes", "SweepConfig", "VariantSpec", "dump_resolved", "load", "parse", "which"]
 
 _KEYS = {
     "schema": Key(sections.read_schema, required=True),
     "case": Key(sections.read_case, required=True),
-    "variants": Key(sections.read_variants, required=True),
+    "variants": Key(sections.read_variants),
     "measure": Key(sections.read_measure),
 }
 
@@ -24,15 +24,20 @@ SHIPPED = (Path(__file__).parent.parent / "configs", Path(__file__).parent.paren
 
 
 def locate(path: str | PathLike[str]) -> Path:
-    """The file itself; a bare name that is no file here may name one of ours, such as ``smoke``."""
+    """The file itself; a bare name without .yaml that is no file here may name one of ours, such as ``smoke``."""
     path = Path(path)
     if path.exists() or path.parent != Path():
         return path
     for folder in SHIPPED:
-        for candidate in (folder / path, folder / f"{path}.yaml"):
-            if candidate.is_file():
-                return candidate
+        if (folder / f"{path}.yaml").is_file():
+            return folder / f"{path}.yaml"
     return path
+
+
+def which(path: str | PathLike[str]) -> str | None:
+    """A line for people where a bare name stands for one of our files."""
+    located = locate(path)
+    return None if located == Path(path) else f"sweep file: {located}"
 
 
 def load(path: str | PathLike[str]) -> SweepConfig:
@@ -51,6 +56,8 @@ def parse(text: str, source: str) -> SweepConfig:
     try:
         root = nodes.parse(text, problems)
         values = mapping(root, "", problems, _KEYS)
+        if values is not None:
+            together.refuse_impossible(root, values, problems)
     except RecursionError:
         raise BenchError(f"{source}: nested too deeply") from None
     problems.raise_all()

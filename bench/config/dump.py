@@ -3,14 +3,15 @@
 A preset keeps its name, which is what carries its router and source, with its resolved values in a comment.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from typing import Any
 
 from bench import units
 from bench.config.sections import MEASURE_KEYS, SCHEMA, SHAPE_SIZES
 from bench.config.spec import SweepConfig
-from moe_impl.links import PACED_PRESETS
-from moe_impl.options import Link
+from moe_impl.links import HOST_LINK, LOCAL, PACED_PRESETS
+from moe_impl.options import Link, LinkTime, SplitPolicy
 from moe_impl.shapes import PRESETS, ModelShape
 
 QUESTION = "Question:"
@@ -24,9 +25,9 @@ def dump_resolved(config: SweepConfig) -> str:
         lines.append(f"  {axis.name}:")
         for value in getattr(config.case, axis.name):
             lines.append(f"    - {_value(value)}")
-    lines.append("variants:")
+    lines += ["variants:"] if config.variants else []
     for spec in config.variants:
-        entries = (f"{name}: [{', '.join(map(str, values))}]" for name, values in spec.values)
+        entries = (f"{name}: [{', '.join(map(_value, values))}]" for name, values in spec.values)
         lines.append(f"  - {{{', '.join(entries)}}}")
     lines.append("measure:")
     for key, (name, _) in MEASURE_KEYS.items():
@@ -37,6 +38,8 @@ def dump_resolved(config: SweepConfig) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, ModelShape):
         return _model(value)
+    if isinstance(value, SplitPolicy):
+        return f"{{{', '.join(f'{name}: {setting}' for name, setting in asdict(value).items())}}}"
     return _link(value) if isinstance(value, Link) else str(value)
 
 
@@ -49,14 +52,27 @@ def _model(model: ModelShape) -> str:
 
 
 def _link(link: Link) -> str:
-    if link.transport == "local":
+    if link in (LOCAL, HOST_LINK):
         return link.name
-    alpha = ", ".join(f"{time.direction}: {exact(time.alpha_s, units.TIME)}" for time in link.times)
-    bandwidth = ", ".join(f"{time.direction}: {exact(time.bandwidth_bytes_per_s, units.RATE)}" for time in link.times)
-    written_out = f"{{paced: {{alpha: {{{alpha}}}, bandwidth: {{{bandwidth}}}, comm_sms: {link.comm_sms}}}}}"
+    alpha = _per_direction(link, lambda time: exact(time.alpha_s, units.TIME))
+    bandwidth = _per_direction(link, lambda time: exact(time.bandwidth_bytes_per_s, units.RATE))
+    copies = "" if link.copies == "rank" else f", copies: {link.copies}"
+    written_out = f"{{paced: {{alpha: {alpha}, bandwidth: {bandwidth}, comm_sms: {link.comm_sms}{copies}}}}}"
     if link == PACED_PRESETS.get(link.name):
         return f"{{paced: {link.name}}}  # {written_out}"
-    return written_out
+    return f"{written_out}  # {link.note}" if link.note else written_out
+
+
+def _per_direction(link: Link, text: Callable[[LinkTime], str]) -> str:
+    """``{dispatch: .., combine: ..}``, each one quantity or one per payload dtype."""
+    parts = []
+    for direction in dict.fromkeys(time.direction for time in link.times):
+        times = [time for time in link.times if time.direction == direction]
+        if [time.dtype for time in times] == [None]:
+            parts.append(f"{direction}: {text(times[0])}")
+        else:
+            parts.append(f"{direction}: {{{', '.join(f'{time.dtype}: {text(time)}' for time in times)}}}")
+    return f"{{{', '.join(parts)}}}"
 
 
 def _setting(name: str, value: float) -> str:

@@ -37,9 +37,10 @@ class Problems:
         self.source = source
         self._found: dict[tuple[int, int, str], None] = {}
         self._closed: set[tuple[int, int]] = set()
+        self._elsewhere: dict[str, None] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._found)
+        return bool(self._found or self._elsewhere)
 
     def add(self, node: Node, path: str, text: str, *, closes: bool = False) -> None:
         """Note that the value at ``path`` (dotted keys, empty for the whole file) is wrong.
@@ -53,14 +54,19 @@ class Problems:
             self._closed.add(place)
         self._found[node.line, node.column, f"{path}: {text}" if path else text] = None
 
+    def add_elsewhere(self, text: str) -> None:
+        """Note what is wrong with a file that this one names; the text says which file, and where in it."""
+        self._elsewhere[text] = None
+
     def raise_all(self) -> None:
         """Raises BenchError with one line per problem, in file order; nothing if there is none."""
-        if self._found:
-            raise BenchError(*(f"{self.source}:{line}:{column}: {text}" for line, column, text in sorted(self._found)))
+        if self:
+            here = (f"{self.source}:{line}:{column}: {text}" for line, column, text in sorted(self._found))
+            raise BenchError(*here, *self._elsewhere)
 
 
-def read_text(path: Path) -> str:
-    """The file's text.
+def read_text(path: Path, kind: str = "sweep file (YAML)", suffix: str = ".yaml") -> str:
+    """The file's text; ``kind`` and ``suffix`` are for messages.
 
     Raises:
         BenchError: it is missing, a directory, unreadable, over MAX_FILE_BYTES or not UTF-8.
@@ -69,14 +75,14 @@ def read_text(path: Path) -> str:
         with path.open("rb") as file:
             raw = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
-        beside = [str(other) for other in sorted(path.parent.glob("*.yaml"))]
+        beside = [str(other) for other in sorted(path.parent.glob(f"*{suffix}"))]
         raise BenchError(f"{path}: no such file{did_you_mean(str(path), beside)}") from None
     except IsADirectoryError:
-        raise BenchError(f"{path}: is a directory, expected a sweep file (YAML)") from None
+        raise BenchError(f"{path}: is a directory, expected a {kind}") from None
     except OSError as error:
         raise BenchError(f"{path}: cannot be read: {error.strerror}") from error
     if len(raw) > MAX_FILE_BYTES:
-        raise BenchError(f"{path}: larger than {MAX_FILE_BYTES:,} bytes, which no sweep file is")
+        raise BenchError(f"{path}: larger than {MAX_FILE_BYTES:,} bytes, which no {kind.split(' (')[0]} is")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,10 +1,10 @@
 """The sections of a sweep file: which keys each one has and what they become."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 from bench import units
+from bench.config.link_reader import read_link
 from bench.config.nodes import Node, Problems
 from bench.config.readers import (
     Key,
@@ -19,10 +19,11 @@ from bench.config.readers import (
     whole_number,
 )
 from bench.config.spec import CaseAxes, VariantSpec
+from bench.config.split import read_split
 from bench.measure.settings import MeasureSettings
-from moe_impl.links import LOCAL, PACED_PRESETS
-from moe_impl.options import Direction, Link, LinkTime, Precision, RoutingKind, Variant
+from moe_impl.options import Precision, RoutingKind, Variant
 from moe_impl.shapes import PRESETS, ModelShape
+from moe_impl.support import MOST_UBATCHES
 
 SCHEMA = 1
 MAX_SEED = 2**63 - 1
@@ -54,56 +55,6 @@ def read_model(node: Node, path: str, problems: Problems) -> ModelShape | None:
         return None
 
 
-def _per_direction(read_one: Reader[float]) -> Reader[dict[str, float]]:
-    """One quantity for both directions, or one for each."""
-    keys = {direction: Key(read_one, required=True) for direction in get_args(Direction)}
-
-    def read(node: Node, path: str, problems: Problems) -> dict[str, float] | None:
-        if isinstance(node.value, dict):
-            return mapping(node, path, problems, keys)
-        value = read_one(node, path, problems)
-        return None if value is None else dict.fromkeys(keys, value)
-
-    return read
-
-
-_PACED_KEYS = {
-    "alpha": Key(_per_direction(quantity(units.TIME)), required=True),
-    "bandwidth": Key(_per_direction(quantity(units.RATE, zero=False)), required=True),
-    "comm_sms": Key(whole_number(1), required=True),
-}
-_LINK_FORMS = "local, {paced: PRESET}, {paced: {alpha, bandwidth, comm_sms}}"
-
-
-def read_paced(node: Node, path: str, problems: Problems) -> Link | None:
-    """A preset's name, or alpha, bandwidth and comm_sms inline."""
-    if not isinstance(node.value, dict):
-        return preset("link", PACED_PRESETS, f"{{{', '.join(_PACED_KEYS)}}}")(node, path, problems)
-    given = mapping(node, path, problems, _PACED_KEYS)
-    if given is None:
-        return None
-    alpha, bandwidth = given["alpha"], given["bandwidth"]
-    times = tuple(LinkTime(direction, alpha[direction], bandwidth[direction]) for direction in get_args(Direction))
-    name = f"{_joined(bandwidth, units.format_rate)}-{_joined(alpha, units.format_seconds)}-{given['comm_sms']}sm"
-    return Link("paced", given["comm_sms"], times, name=name)
-
-
-def _joined(per_direction: Mapping[str, float], text: Callable[[float], str]) -> str:
-    """``150GB/s``, or ``153GB/s+158GB/s`` where the directions differ: no space or comma, for ``--filter``."""
-    return "+".join(dict.fromkeys(text(value).replace(" ", "").replace(",", "") for value in per_direction.values()))
-
-
-def read_link(node: Node, path: str, problems: Problems) -> Link | None:
-    """``local``, or ``{paced: ...}``."""
-    if node.value == LOCAL.name:
-        return LOCAL
-    if not isinstance(node.value, dict):
-        problems.add(node, path, f"found {node.shown}, allowed: {_LINK_FORMS}")
-        return None
-    given = mapping(node, path, problems, {"paced": Key(read_paced, required=True)})
-    return None if given is None else given["paced"]
-
-
 def read_case(node: Node, path: str, problems: Problems) -> CaseAxes | None:
     """Every key may be a list; the order of the keys is that of messages."""
     readers: dict[str, Reader[Any]] = {
@@ -131,7 +82,10 @@ def read_variants(node: Node, path: str, problems: Problems) -> tuple[VariantSpe
         problems.add(node, path, "found an empty list, expected at least one variant")
         return None
     hints = get_type_hints(Variant)
-    keys = {field.name: Key(one_or_many(for_hint(hints[field.name]))) for field in fields(Variant)}
+    readers: dict[str, Reader[Any]] = {"split": read_split, "split_factor": whole_number(1, MOST_UBATCHES)}
+    keys = {
+        spec.name: Key(one_or_many(readers.get(spec.name) or for_hint(hints[spec.name]))) for spec in fields(Variant)
+    }
     entries = [mapping(entry, f"{path}[{i}]", problems, keys) for i, entry in enumerate(node.value)]
     specs = [VariantSpec(tuple(entry.items())) for entry in entries if entry is not None]
     return tuple(specs) if len(specs) == len(entries) else None

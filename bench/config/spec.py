@@ -52,7 +52,8 @@ class SweepConfig:
     """A whole sweep file."""
 
     case: CaseAxes
-    variants: tuple[VariantSpec, ...]
+    variants: tuple[VariantSpec, ...] = ()
+    """Empty where the file lists none: then ``USE_TBO`` decides (bench.use_tbo)."""
     measure: MeasureSettings = field(default_factory=MeasureSettings)
     question: str = ""
     """Which question the sweep asks, from the file's header comment; for people."""

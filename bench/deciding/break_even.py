@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bench.deciding.compare import Comparison, Verdict
+from bench.deciding.compare import Comparison, Reason, Verdict
 from bench.deciding.join import Series, series_of
 
 
@@ -14,10 +14,12 @@ class Kind(StrEnum):
     """What a series of verdicts says."""
 
     CROSSING = "crossing"
-    """Not faster up to one token count, faster at every larger one measured."""
+    """Faster at every token count measured from one on, not at all smaller ones."""
     EVERYWHERE = "faster everywhere measured"
     NOWHERE = "faster nowhere measured"
     NOT_MONOTONE = "not monotone"
+    UNDECIDED = "undecided"
+    """Rows without a verdict, on which the answer hangs."""
     NO_CLAIM = "no claim"
     """Some row has limits; ``why`` tells which."""
 
@@ -31,12 +33,15 @@ class BreakEven:
     verdicts: tuple[tuple[int, Verdict], ...]
     """(tokens, verdict), by tokens."""
     largest_not_faster: int | None = None
+    """The largest T with a verdict other than FASTER: an UNDECIDED row bounds nothing; None if there is none."""
     smallest_faster: int | None = None
     """The smallest T from which all larger ones measured are FASTER."""
     crossing: float | None = None
-    """Where the speed-up passes 1, interpolated; None: below the smallest T measured."""
+    """Where the speed-up passes 1, interpolated; None: not of kind CROSSING, or it never rises through 1."""
+    crossing_between: tuple[int, int] | None = None
+    """The measured T it was interpolated between: how well it is known, far beyond its noise."""
     crossing_low: float | None = None
-    """The same for the upper ends of the speed-ups' intervals."""
+    """The same for the upper ends of the speed-ups' intervals: noise alone, not the error of interpolating."""
     crossing_high: float | None = None
     """The same for their lower ends."""
     why: tuple[str, ...] = ()
@@ -47,21 +52,43 @@ class BreakEven:
 
 
 def break_evens(comparisons: Iterable[Comparison]) -> list[BreakEven]:
-    """One answer a series, in order of first appearance."""
+    """One answer a series, in order of first appearance; rows that did not run TBO take no part in it."""
     series: dict[Series, list[Comparison]] = {}
     for comparison in comparisons:
         key = series_of(comparison.workload, comparison.link, comparison.variant)
         series.setdefault(key, []).append(comparison)
-    return [_answer(key, sorted(rows, key=lambda row: row.workload.tokens)) for key, rows in series.items()]
+    return [_answer(key, sorted(_with_tbo(rows), key=lambda row: row.workload.tokens)) for key, rows in series.items()]
 
 
-def zero_crossing(tokens: Sequence[int], log_speedups: Sequence[float]) -> float | None:
+def _with_tbo(rows: Sequence[Comparison]) -> Sequence[Comparison]:
+    """Those that ran TBO; all, which then say why there is no claim, if none did."""
+    return [row for row in rows if row.ran_tbo] or rows
+
+
+@dataclass(frozen=True)
+class ZeroCrossing:
+    """Where a measured curve rises through 0."""
+
+    tokens: float
+    between: tuple[int, int]
+
+
+def zero_crossing(tokens: Sequence[int], log_speedups: Sequence[float]) -> ZeroCrossing | None:
     """The last token count at which the speed-up rises through 1, linear in log T; None if it never does."""
     pairs = list(itertools.pairwise(zip(tokens, log_speedups, strict=True)))
     for (t0, y0), (t1, y1) in reversed(pairs):
         if y0 <= 0 < y1:
-            return math.exp(math.log(t0) + (math.log(t1) - math.log(t0)) * -y0 / (y1 - y0))
+            at = math.exp(math.log(t0) + (math.log(t1) - math.log(t0)) * -y0 / (y1 - y0))
+            return ZeroCrossing(at, (t0, t1))
     return None
+
+
+NOISE_ALONE = frozenset({Reason.STRADDLES, Reason.TOUCHES_MARGIN})
+"""Reasons for no verdict that leave the speed-up a measurement: all else (a failed pass) forbids using it."""
+
+
+def _interpolable(row: Comparison) -> bool:
+    return row.low is not None and NOISE_ALONE.issuperset(row.reasons)
 
 
 def _answer(series: Series, rows: Sequence[Comparison]) -> BreakEven:
@@ -72,25 +99,34 @@ def _answer(series: Series, rows: Sequence[Comparison]) -> BreakEven:
     faster = [row.verdict is Verdict.FASTER for row in rows]
     if all(faster):
         return BreakEven(series, Kind.EVERYWHERE, verdicts, smallest_faster=verdicts[0][0])
-    largest_not_faster = max(tokens for tokens, verdict in verdicts if verdict is not Verdict.FASTER)
+    undecided = [row.verdict is Verdict.UNDECIDED for row in rows]
+    decided_against = [t for t, verdict in verdicts if verdict not in (Verdict.FASTER, Verdict.UNDECIDED)]
+    largest_not_faster = max(decided_against, default=None)
     if not any(faster):
-        return BreakEven(series, Kind.NOWHERE, verdicts, largest_not_faster=largest_not_faster)
+        kind = Kind.UNDECIDED if any(undecided) else Kind.NOWHERE
+        return BreakEven(series, kind, verdicts, largest_not_faster=largest_not_faster)
     first = faster.index(True)
     if not all(faster[first:]):
-        return BreakEven(series, Kind.NOT_MONOTONE, verdicts)
-    known = [row for row in rows if row.speedup is not None and row.low is not None and row.high is not None]
+        contradicted = any(not (yes or open_) for yes, open_ in zip(faster[first:], undecided[first:], strict=True))
+        return BreakEven(series, Kind.NOT_MONOTONE if contradicted else Kind.UNDECIDED, verdicts)
+    known = [row for row in rows if _interpolable(row)]
     tokens = [row.workload.tokens for row in known]
 
-    def crossing(speedups: Iterable[float | None]) -> float | None:
+    def crossing(speedups: Iterable[float | None]) -> ZeroCrossing | None:
         return zero_crossing(tokens, [math.log(value) for value in speedups if value is not None])
 
+    found, low, high = (
+        crossing(speedups)
+        for speedups in ((row.speedup for row in known), (row.high for row in known), (row.low for row in known))
+    )
     return BreakEven(
         series,
         Kind.CROSSING,
         verdicts,
         largest_not_faster=largest_not_faster,
         smallest_faster=verdicts[first][0],
-        crossing=crossing(row.speedup for row in known),
-        crossing_low=crossing(row.high for row in known),
-        crossing_high=crossing(row.low for row in known),
+        crossing=None if found is None else found.tokens,
+        crossing_between=None if found is None else found.between,
+        crossing_low=None if low is None else low.tokens,
+        crossing_high=None if high is None else high.tokens,
     )

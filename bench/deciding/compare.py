@@ -10,7 +10,7 @@ from bench.deciding.stats import Estimate
 from bench.measure.settings import MeasureSettings
 from bench.results import FAILURES, Measurement, Trial
 from moe_impl.options import Link, Variant, Workload
-from moe_impl.support import CPU_ONLY
+from moe_impl.support import CPU_ONLY, TBO_OFF
 
 
 class Verdict(StrEnum):
@@ -26,6 +26,7 @@ class Reason(StrEnum):
     """Why a verdict is UNDECIDED. The list is closed."""
 
     CPU = CPU_ONLY
+    TURNED_OFF = TBO_OFF
     BASELINE_MISSING = "T1 was not run"
     BASELINE_FAILED = "T1 failed or was skipped"
     PASS_FAILED = "failed in at least one pass"
@@ -58,13 +59,18 @@ class Comparison:
     limits: tuple[str, ...]
     """Why this row may not be used for advice; empty if it may."""
     flags: tuple[str, ...]
-    """Doubts about the samples, of T1 and T2o."""
+    """Doubts about what was measured, of T1, T2s and T2o."""
     timers: tuple[str, ...]
 
     @property
     def baseline(self) -> Variant:
         """T1."""
         return self.variant.unsplit()
+
+    @property
+    def ran_tbo(self) -> bool:
+        """False where the variant turned itself off: off was compared with off."""
+        return TBO_OFF not in self.limits
 
     @property
     def speedup(self) -> float | None:
@@ -85,7 +91,7 @@ class Comparison:
 
     @property
     def min_detectable(self) -> float | None:
-        """As a fraction of the speed-up."""
+        """As a fraction of the speed-up, found in 80 % of all runs (bench.deciding.stats)."""
         return None if self.estimate is None else self.estimate.min_detectable
 
     @property
@@ -120,6 +126,7 @@ def decide(estimate: Estimate, measure: MeasureSettings) -> tuple[Verdict, tuple
 
 def _compare(passes: Sequence[Trial], variant: Variant, measure: MeasureSettings) -> Comparison:
     off, on = join.timed(passes, variant.unsplit()), join.timed(passes, variant)
+    serial = join.timed(passes, variant.split_serial())
     common = sorted(off.keys() & on.keys())
     doubts = _doubts(passes, variant, len(common))
     try:
@@ -143,7 +150,7 @@ def _compare(passes: Sequence[Trial], variant: Variant, measure: MeasureSettings
         variant_s=_median_s(on, common),
         labels=_distinct(m.labels for m in on.values()),
         limits=_distinct(m.limits for m in [*off.values(), *on.values()]),
-        flags=_distinct(m.flags for m in [*off.values(), *on.values()]),
+        flags=_distinct(m.flags for m in [*off.values(), *serial.values(), *on.values()]),
         timers=tuple(dict.fromkeys(trial.timer for trial in passes)),
     )
 
@@ -154,6 +161,8 @@ def _doubts(passes: Sequence[Trial], variant: Variant, num_common: int) -> list[
     baseline = join.measured(passes, variant.unsplit())
     if any(trial.machine.device == "cpu" for trial in passes):
         doubts.append(Reason.CPU)
+    if any(TBO_OFF in m.limits for m in join.timed(passes, variant).values()):
+        doubts.append(Reason.TURNED_OFF)
     if not baseline:
         doubts.append(Reason.BASELINE_MISSING)
     elif not join.timed(passes, variant.unsplit()):

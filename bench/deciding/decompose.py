@@ -6,12 +6,12 @@ instrumented span less its stages). T1's stages are scaled alike.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from bench.deciding import join
 from bench.deciding.compare import Comparison
-from bench.results import Measurement, StageTimes, Trial
+from bench.results import PERTURBED, Measurement, StageTimes, Trial
 from moe_impl.options import Variant
 from moe_impl.overlap.makespan import makespan_s
 from moe_impl.overlap.schedule import ORDERS, Schedule, build, for_variant
@@ -60,13 +60,15 @@ class Decomposition:
     t2o_s: float
     """Split, overlapped."""
     min_detectable_s: float | None = None
-    """Smallest effect on T2o that could be told from none; None where unknown, and on a CPU."""
+    """Smallest effect on T2o that is told from none in most runs; None where unknown, and on a CPU."""
     t1_lanes: LaneTimes | None = None
     t2s_lanes: LaneTimes | None = None
     bounds: Bounds | None = None
     """None without an instrumented T2s pass."""
-    dilation: tuple[tuple[str, float], ...] = ()
-    """(stage, its median duration in T2o over that in T2s)."""
+    dilation: tuple[tuple[str, float | None], ...] = ()
+    """(stage, its median duration in T2o over that in T2s); None where the stage pass was perturbed."""
+    stages_perturbed: bool = False
+    """The row doubts its stage pass: what is made of that pass alone is withheld."""
 
     def __post_init__(self) -> None:
         for name in ("t1_s", "t2s_s", "t2o_s"):
@@ -94,8 +96,8 @@ class Decomposition:
 
     @property
     def efficiency(self) -> float | None:
-        """Gain over the gain of the ideal, never clipped; None where that gain is too small to divide by."""
-        if self.bounds is None or self.min_detectable_s is None:
+        """Gain over the gain of the ideal, never clipped; None where that is too small to divide by, or doubtful."""
+        if self.bounds is None or self.min_detectable_s is None or self.stages_perturbed:
             return None
         room_s = self.t2s_s - self.bounds.ideal_s
         return self.gain_s / room_s if room_s >= EFFICIENCY_NEEDS * self.min_detectable_s and room_s > 0 else None
@@ -121,6 +123,7 @@ def decompose(passes: Sequence[Trial], comparison: Comparison) -> Decomposition 
     machine, link = passes[0].machine, passes[0].link
     claims = machine.device != "cpu" and comparison.min_detectable is not None
     t1_ops, t2s_ops = (_scaled([side[p] for p in common], timed_s) for side, timed_s in ((t1, t1_s), (t2s, t2s_s)))
+    perturbed = any(flag.startswith(PERTURBED) for flag in comparison.flags)
     rate = 1 - link.comm_sms / machine.sm_count if link.comm_sms and machine.sm_count else None
     return Decomposition(
         t1_s=t1_s,
@@ -129,8 +132,12 @@ def decompose(passes: Sequence[Trial], comparison: Comparison) -> Decomposition 
         min_detectable_s=(comparison.min_detectable or 0.0) * t2o_s if claims else None,
         t1_lanes=None if t1_ops is None else _lanes(t1_ops),
         t2s_lanes=None if t2s_ops is None else _lanes(t2s_ops),
-        bounds=None if t2s_ops is None else _bounds(variant, passes[0].workload.layers, t2s_ops, rate),
-        dilation=_dilation([t2s[p] for p in common], [t2o[p] for p in common]),
+        bounds=None if t2s_ops is None else _bounds(_ran(variant, t2s_ops), passes[0].workload.layers, t2s_ops, rate),
+        dilation=tuple(
+            (stage, None if perturbed else ratio)
+            for stage, ratio in _dilation([t2s[p] for p in common], [t2o[p] for p in common])
+        ),
+        stages_perturbed=perturbed,
     )
 
 
@@ -172,6 +179,11 @@ def _lanes(op_s: OpSeconds) -> LaneTimes:
         return sum(_flat({stage: layers for stage, layers in op_s.items() if lane_of(Stage(stage)) == lane}))
 
     return LaneTimes(total("compute"), total("comm"))
+
+
+def _ran(variant: Variant, op_s: OpSeconds) -> Variant:
+    """The variant with as many micro-batches as were timed: it may have turned itself off."""
+    return replace(variant, split_factor=len(next(iter(op_s.values()))[0]))
 
 
 def _bounds(variant: Variant, layers: int, op_s: OpSeconds, rate: float | None) -> Bounds:

@@ -17,6 +17,8 @@ BLOCK_SAMPLES = 2
 FEW_PASSES = 5
 """Below this many passes the interval is a 99 % one: the spread of so few means is itself badly known."""
 CONFIDENCE_FEW, CONFIDENCE = 0.99, 0.95
+POWER = 0.8
+"""How often an effect of the minimum detectable size would be told from none."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,18 @@ class Estimate:
         return stdev(self.pass_logs) if self.passes > 1 else None
 
     @property
+    def standard_error(self) -> float | None:
+        """Of the mean log; None with one pass."""
+        return None if self.between_sd is None else self.between_sd / math.sqrt(self.passes)
+
+    def _t(self, probability: float) -> float:
+        """Student's t quantile with passes - 1 degrees of freedom."""
+        return float(stdtrit(self.passes - 1, probability))
+
+    @property
     def half_width(self) -> float | None:
         """Of the interval of the mean log, Student's t with passes - 1 degrees of freedom; None with one pass."""
-        if self.between_sd is None:
-            return None
-        quantile = float(stdtrit(self.passes - 1, 0.5 + self.confidence / 2))
-        return quantile * self.between_sd / math.sqrt(self.passes)
+        return None if self.standard_error is None else self._t(0.5 + self.confidence / 2) * self.standard_error
 
     @property
     def low(self) -> float | None:
@@ -67,8 +75,13 @@ class Estimate:
 
     @property
     def min_detectable(self) -> float | None:
-        """Smallest effect this many passes can tell from none, as a fraction: the interval's half-width."""
-        return None if self.half_width is None else math.expm1(self.half_width)
+        """Smallest true effect that so many passes tell from none in POWER of all runs, as a fraction.
+
+        The interval's half-width alone would be missed by every second run: the mean falls short of it that often.
+        """
+        if self.standard_error is None:
+            return None
+        return math.expm1((self._t(0.5 + self.confidence / 2) + self._t(POWER)) * self.standard_error)
 
 
 def paired_logs(baseline_s: Sequence[float], candidate_s: Sequence[float]) -> list[float]:

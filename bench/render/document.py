@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
+from bench.deciding.alone import Alone
 from bench.deciding.decompose import Decomposition
 from bench.identity import variant_id
 from bench.render import sentences
@@ -23,13 +24,29 @@ def document(model: ReportModel) -> dict[str, Any]:
         "machines": [asdict(machine) for machine in model.machines],
         "passes": model.passes,
         "measure": asdict(model.measure),
+        "coverage": {**asdict(model.coverage), "complete": model.coverage.complete},
+        "checks": asdict(model.checks),
         "comparisons": [_row(row) for section in model.sections for row in section.rows],
+        "alone": [_alone(found) for found in model.alone],
         "break_evens": [_break_even(section) for section in model.sections],
         "noise_floor": asdict(model.noise),
         "failures": [_not_timed(entry) for entry in model.failures],
         "skips": [_not_timed(entry) for entry in model.skips],
         "environment": model.environment,
         "commands": list(model.commands),
+    }
+
+
+def _alone(found: Alone) -> dict[str, Any]:
+    workload = {key: value for key, value in asdict(found.series.workload).items() if key != "tokens"}
+    return {
+        "workload": workload,
+        "link": asdict(found.series.link),
+        "variant": asdict(found.series.variant),
+        "variant_id": variant_id(found.series.variant),
+        "median_s": {str(tokens): seconds for tokens, seconds in found.times_s},
+        "timers": list(found.timers),
+        "labels": list(found.labels),
     }
 
 
@@ -85,8 +102,9 @@ def _break_even(section: Section) -> dict[str, Any]:
         "largest_not_faster": even.largest_not_faster,
         "smallest_faster": even.smallest_faster,
         "crossing_tokens": even.crossing,
-        "crossing_low_tokens": even.crossing_low,
-        "crossing_high_tokens": even.crossing_high,
+        "crossing_between_tokens": even.crossing_between,
+        "crossing_low_noise_only_tokens": even.crossing_low,
+        "crossing_high_noise_only_tokens": even.crossing_high,
         "why": list(even.why),
     }
 

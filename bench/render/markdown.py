@@ -10,11 +10,13 @@ from bench.report_model import ReportModel
 def page(model: ReportModel, pictures: Sequence[Picture] = ()) -> str:
     """The document, its pictures as links relative to it."""
     lines = ["# Does two-batch overlap pay?", "", f"**{sentences.headline(model)}**", ""]
+    lines += [line for said in sentences.coverage(model) for line in (f"**{said}**", "")]
     lines += [f"Question: {_plain(model.question)}", ""] if model.question else []
     lines += [f"Machine: {sentences.machine(model)}. Run: `{model.run}`, {model.passes} passes.", ""]
     lines += ["## Answers", ""]
     lines += [f"- {' '.join(sentences.full_answer(section, model))}" for section in model.sections]
-    lines += ["", sentences.rule(model), "", sentences.noise(model), ""]
+    lines += [f"- {_plain(line)}" for line in sentences.alone(model)]
+    lines += ["", sentences.rule(model), "", sentences.noise(model), "", sentences.checks(model), ""]
     lines += _pictures(showing(pictures, None))
     for section in model.sections:
         lines += [f"## {words.series(section.series)}", ""]

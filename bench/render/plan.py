@@ -15,6 +15,7 @@ from bench import units
 from bench.filters import CASE_KEYS
 from bench.identity import variant_id
 from bench.planning import Plan, PlannedCase
+from bench.render.fitting import Fitting
 
 COLUMNS = {"tokens": 8, "runs": 13, "weights": 9, "buffers": 9, "payload": 9, "one pass": 9}
 """Title -> width; together under 80, so that no terminal breaks a row."""
@@ -118,26 +119,27 @@ def _cases(plan: Plan) -> Iterator[RenderableType]:
     """A table for every run of cases that differ in tokens alone, under a line that says what they are."""
     varying = _varying(plan)
     groups = itertools.groupby(plan.cases, key=lambda planned: [CASE_KEYS[key](planned.case) for key in varying])
-    yield _table(header=True)
+    yield _table([], header=True)
     for values, group in groups:
         if varying:
             yield Text(", ".join(f"{key} {value}" for key, value in zip(varying, values, strict=True)), style="cyan")
-        table = _table()
-        for planned in group:
-            table.add_row(*_numbers(planned), style=None if planned.runs else "dim")
-        yield table
+        yield _table([(_numbers(planned), "" if planned.runs else "dim") for planned in group])
         yield ""
-    total = _table()
-    total.add_row(*_total(plan), style="bold")
-    yield total
+    yield _table([(_total(plan), "bold")])
 
 
-def _table(*, header: bool = False) -> Table:
-    """Tables of equal widths line up under the one that has the header."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, show_header=header, header_style="bold")
-    for title, width in COLUMNS.items():
-        table.add_column(title, justify="right", no_wrap=True, width=width)
-    return table
+def _table(rows: list[tuple[list[str], str]], *, header: bool = False) -> RenderableType:
+    """Rows of (cells, style). Tables of equal widths line up under the one that has the header."""
+
+    def draw(columns: int) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, show_header=header, header_style="bold")
+        for title, width in list(COLUMNS.items())[:columns]:
+            table.add_column(title, justify="right", no_wrap=True, width=width)
+        for cells, style in rows:
+            table.add_row(*cells[:columns], style=style)
+        return table
+
+    return Fitting(draw, tuple(COLUMNS), say=header)
 
 
 def _total(plan: Plan) -> list[str]:
@@ -185,10 +187,12 @@ def _skipped(plan: Plan) -> Iterator[str]:
 
 def _assumption(plan: Plan) -> str:
     rates = plan.rates
+    nvfp4 = any(planned.case.workload.precision.startswith("nvfp4") for planned in plan.cases)
+    copies = " NVFP4 weights: 2 copies, as drawn (the oracle's) and as the backend lays them out." if nvfp4 else ""
     return (
         f"{rates.flops_per_s / 1e12:g} TFLOP/s, {units.format_rate(rates.hbm_bytes_per_s)}, at least "
         f"{units.format_seconds(rates.op_s)} a stage, nothing overlapped: times are estimates, nothing was measured. "
-        "payload: one direction of one layer, balanced routing."
+        f"payload: one direction of one layer, balanced routing.{copies}"
     )
 
 

@@ -1,6 +1,7 @@
 """The report's pictures as SVG text: speed-up over tokens, and where the time goes. Ink follows the page's colour."""
 
 import io
+import math
 import textwrap
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -26,6 +27,7 @@ INK = "#010203"
 """A colour that nothing else has: replaced by currentColor, so that text and axes suit light and dark pages."""
 INTERVAL_SHOWN = 0.5
 """Of a speed-up: how far its interval may stretch the axis."""
+LEGEND_COLUMNS = 2
 HEADING_WIDTH = 115
 """Characters of a heading's line that fit above the axes."""
 STYLE: Any = {
@@ -98,10 +100,14 @@ def _speedups(model: ReportModel, panel: Panel, index: int) -> Picture:
         axes.set_ylabel("speed-up T1 / T2o (above 1: TBO faster)")
         axes.set_ylim(*_speedup_limits(row.comparison for section in panel.sections for row in section.rows))
         axes.grid(axis="y", color=INK, alpha=0.12)
-        axes.legend(loc="best")
-        _heading(axes, model, title, dict.fromkeys(label for section in panel.sections for label in section.labels))
+        # below the axes: inside them it would cover the lines, which lie where 1 is
+        columns = min(len(panel.sections), LEGEND_COLUMNS)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=columns, fontsize=9)
+        labels = [label for section in panel.sections for label in sentences.labels(section)]
+        _heading(axes, model, title, labels)
 
-    return _draw(f"speedup-{index}", title, 4.6, paint)
+    legend_rows = math.ceil(len(panel.sections) / LEGEND_COLUMNS)
+    return _draw(f"speedup-{index}", title, 4.6 + 0.22 * legend_rows, paint)
 
 
 def _speedup_limits(rows: Iterable[Comparison]) -> tuple[float, float]:
@@ -128,12 +134,12 @@ def _line(axes: Axes, section: Section, colour: str, marker: str, dash: str) -> 
 
 
 def _crossing(axes: Axes, section: Section, colour: str, dash: str, place: int) -> None:
-    """Where the line crosses 1; each at a height of its own, since crossings may be close."""
+    """About where the line crosses 1; each at a height of its own, since crossings may be close."""
     crossing = section.break_even.crossing
     if crossing is not None:
         axes.axvline(crossing, color=colour, linewidth=1, linestyle=dash, alpha=0.6)
         axes.annotate(
-            f"≈{words.count(crossing)}",
+            f"≈{words.about(crossing)}",
             (crossing, 0.02 + 0.055 * place),
             xycoords=("data", "axes fraction"),
             xytext=(3, 0),
@@ -156,10 +162,16 @@ def _decomposition(model: ReportModel, section: Section, index: int) -> Picture:
         axes.use_sticky_edges = False  # the tallest bar would touch the heading
         axes.margins(y=0.08)
         axes.set_ylim(bottom=0)
+        handles = _legend(lost=any(why.gain_s < 0 for _, why in rows))
         axes.legend(
-            handles=_legend(), loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=6, fontsize=9, columnspacing=1.2
+            handles=handles,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.2),
+            ncols=6 if len(handles) <= 6 else 4,  # a row wider than the axes would squeeze them
+            fontsize=9,
+            columnspacing=1.2,
         )
-        _heading(axes, model, title, section.labels)
+        _heading(axes, model, title, sentences.labels(section))
 
     return _draw(f"decomposition-{index}", title, 4.4, paint, section.series)
 
@@ -167,10 +179,12 @@ def _decomposition(model: ReportModel, section: Section, index: int) -> Picture:
 BAR_WIDTH = 0.27
 PENALTY: Any = {"facecolor": palette.T2S, "hatch": "////", "edgecolor": INK, "linewidth": 0}
 GAIN: Any = {"facecolor": "none", "edgecolor": palette.T2O, "linestyle": ":", "linewidth": 1.2}
+LOSS: Any = {"facecolor": palette.T2O, "hatch": "xxxx", "edgecolor": INK, "linewidth": 0}
 
 
 def _bars(axes: Axes, place: int, why: Decomposition) -> None:
-    """T1, T2s with its part above T1 hatched, T2o with its distance to T2s outlined, and a bar for the ideal."""
+    """T1, T2s with its part above T1 hatched, T2o with its distance to T2s outlined or, where it is longer than T2s,
+    hatched, and a bar for the ideal."""
     t2s, t2o = why.relative(why.t2s_s), why.relative(why.t2o_s)
 
     def bar(offset: float, bottom: float, top: float, **style: Any) -> None:
@@ -179,20 +193,23 @@ def _bars(axes: Axes, place: int, why: Decomposition) -> None:
     bar(-1, 0, 1, color=palette.T1)
     bar(0, 0, min(t2s, 1), color=palette.T2S)
     bar(0, 1, t2s, **PENALTY)
-    bar(1, 0, t2o, color=palette.T2O)
+    bar(1, 0, min(t2o, t2s), color=palette.T2O)
     bar(1, t2o, t2s, **GAIN)
+    if t2o > t2s:
+        bar(1, t2s, t2o, **LOSS)
     if why.bounds is not None:
         ideal = why.relative(why.bounds.ideal_s)
         ends = [place + 0.5 * BAR_WIDTH, place + 1.5 * BAR_WIDTH]
         axes.plot(ends, [ideal, ideal], color=palette.IDEAL, linewidth=3, solid_capstyle="butt")
 
 
-def _legend() -> list[Artist]:
+def _legend(*, lost: bool) -> list[Artist]:
     return [
         Patch(color=palette.T1, label="T1 unsplit"),
         Patch(color=palette.T2S, label="T2s split, serial"),
         Patch(label="split penalty", **PENALTY),
         Patch(color=palette.T2O, label="T2o split, overlapped"),
         Patch(label="overlap gain", **GAIN),
+        *([Patch(label="negative gain", **LOSS)] if lost else []),
         Line2D([], [], color=palette.IDEAL, linewidth=3, label="ideal"),
     ]

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable
 
+from bench import units
 from bench.deciding.break_even import BreakEven, Kind
 from bench.deciding.compare import Verdict
 from bench.render import words
 from bench.report_model import NotTimed, ReportModel, Section
+from moe_impl.options import Variant
 
 CPU_BANNER = "Functional check on a CPU, no performance claim."
 
@@ -13,12 +15,41 @@ CPU_BANNER = "Functional check on a CPU, no performance claim."
 def headline(model: ReportModel) -> str:
     """The first line of every output."""
     if model.on_cpu:
-        checks = f"{model.checks.passed} of {model.checks.made} oracle checks passed."
-        return f"{CPU_BANNER} {checks}" if model.checks.made else CPU_BANNER
+        said = [
+            CPU_BANNER,
+            *([f"{_checks_passed(model)}."] if model.checks.made else []),
+            *([_nothing_overlapped(model)] if model.alone else []),
+        ]
+        return " ".join(said)
+    if model.alone:
+        return _nothing_overlapped(model)
     section = model.headline
     if section is None:
         return "No answer: no overlapped variant was timed."
     return answer(section, model)
+
+
+def _checks_passed(model: ReportModel) -> str:
+    return f"{model.checks.passed} of {model.checks.made} oracle checks passed"
+
+
+def checks(model: ReportModel) -> str:
+    """``70 of 70 oracle checks passed, largest relative error 0.0048, tolerance 0.01.``"""
+    found = model.checks
+    if not found.made:
+        return "No oracle check was made."
+    largest = "not finite" if found.largest_error is None else f"{found.largest_error:.2g}"
+    tolerance = " or ".join(f"{value:g}" for value in found.tolerances)
+    return f"{_checks_passed(model)}, largest relative error {largest}, tolerance {tolerance}."
+
+
+def coverage(model: ReportModel) -> list[str]:
+    """A line where less is reported than the sweep file asks for, whatever the cause; else none."""
+    found = model.coverage
+    if found.complete:
+        return []
+    partial = f", {found.partial} of them without all their variants" if found.partial else ""
+    return [f"Incomplete: {found.trials} of {found.planned} Trials{partial} (filtered, or not run to the end)."]
 
 
 def answer(section: Section, model: ReportModel) -> str:
@@ -29,16 +60,42 @@ def answer(section: Section, model: ReportModel) -> str:
     row = section.best
     best = f"{words.speedup(row.comparison)} at {words.count(row.tokens)}" if row else words.UNKNOWN
     if even.kind is Kind.CROSSING:
-        return f"{name} pays from {words.count(even.smallest_faster or 0)} tokens on: {best}{_slower(even)}."
+        return f"{name} pays from {words.count(even.smallest_faster or 0)} tokens on: {best}{_below(even)}."
     if even.kind is Kind.EVERYWHERE:
         where = "the one token count" if len(even.verdicts) == 1 else "every token count"
         return f"{name} pays at {where} measured: {best}."
     if even.kind is Kind.NOT_MONOTONE:
         faster = words.counts(even.tokens_with(Verdict.FASTER))
         return f"{name} pays at {faster} tokens but not at every larger count: {verdicts(even)}."
+    if even.kind is Kind.UNDECIDED:
+        return f"{name}: undecided whether it pays; best {best} ({verdicts(even)})."
     if even.kind is Kind.NOWHERE:
         return f"{name} pays at no token count measured; best {best} ({verdicts(even)})."
     return f"{name}: no claim, {'; '.join(even.why)}."
+
+
+def _nothing_overlapped(model: ReportModel) -> str:
+    roles = sorted({found.series.variant.role for found in model.alone})
+    return f"No verdict: {' and '.join(roles)} alone, no overlapped variant to compare with."
+
+
+def alone(model: ReportModel) -> list[str]:
+    """One line a series of a run without TBO: ``off torch, bf16 ...: 1.234 ms at 128 tokens; launch eager, ...``."""
+    return [
+        f"{words.series(found.series)}: "
+        + ", ".join(
+            f"{units.format_seconds(seconds)} at {words.count(tokens)} tokens" for tokens, seconds in found.times_s
+        )
+        + f"; {mode(found.series.variant, found.timers)}"
+        + "".join(f"; {label}" for label in found.labels)
+        + "."
+        for found in model.alone
+    ]
+
+
+def mode(variant: Variant, timers: tuple[str, ...]) -> str:
+    """How a number came to be: ``launch eager, receive worst_case, timer cuda_event``."""
+    return f"launch {variant.launch}, receive {variant.receive}, timer {' and '.join(timers)}"
 
 
 def full_answer(section: Section, model: ReportModel) -> list[str]:
@@ -47,15 +104,17 @@ def full_answer(section: Section, model: ReportModel) -> list[str]:
     return [answer(section, model), *([] if even.kind is Kind.NO_CLAIM else [break_even(even)])]
 
 
-def _slower(even: BreakEven) -> str:
-    """``; slower up to 512``, or the list where other verdicts lie between."""
-    slower = even.tokens_with(Verdict.SLOWER)
-    if not slower:
-        return ""
+def _below(even: BreakEven) -> str:
+    """``; slower up to 512; undecided at 1024``, or a list where other verdicts lie between."""
+    slower, undecided = even.tokens_with(Verdict.SLOWER), even.tokens_with(Verdict.UNDECIDED)
     smallest_measured = tuple(tokens for tokens, _ in even.verdicts[: len(slower)])
-    if slower == smallest_measured:
-        return f"; slower up to {words.count(slower[-1])}"
-    return f"; slower at {words.counts(slower)}"
+    said = []
+    if slower:
+        where = f"up to {words.count(slower[-1])}" if slower == smallest_measured else f"at {words.counts(slower)}"
+        said.append(f"slower {where}")
+    if undecided:
+        said.append(f"undecided at {words.counts(undecided)}")
+    return "".join(f"; {part}" for part in said)
 
 
 def verdicts(even: BreakEven) -> str:
@@ -67,24 +126,27 @@ def verdicts(even: BreakEven) -> str:
 def break_even(even: BreakEven) -> str:
     """The break-even line below a series' table."""
     if even.kind is Kind.CROSSING:
-        below, above = words.count(even.largest_not_faster or 0), words.count(even.smallest_faster or 0)
-        bracket = f"Break-even between {below} and {above} tokens"
-        if even.crossing is None:
-            return f"{bracket}; the speed-up itself stays above 1 in the range measured."
-        low, high = (_end(end, even) for end in (even.crossing_low, even.crossing_high))
-        return f"{bracket}; speed-up crosses 1 at about {words.count(even.crossing)} tokens [{low}, {high}]."
+        above = words.count(even.smallest_faster or 0)
+        known = even.largest_not_faster is not None
+        bracket = f"between {words.count(even.largest_not_faster or 0)} and {above}" if known else f"below {above}"
+        return f"Break-even {bracket} tokens{_crossing(even)}."
     if even.kind is Kind.NO_CLAIM:
         return f"Break-even: no claim ({'; '.join(even.why)})."
     if even.kind is Kind.NOT_MONOTONE:
         return f"Break-even: not monotone ({verdicts(even)})."
+    if even.kind is Kind.UNDECIDED:
+        return f"Break-even: undecided ({verdicts(even)})."
     if even.kind is Kind.EVERYWHERE:
         return f"Break-even: below {words.count(even.verdicts[0][0])} tokens, the smallest count measured, if anywhere."
     return f"Break-even: none up to {words.count(even.verdicts[-1][0])} tokens, the largest count measured."
 
 
-def _end(tokens: float | None, even: BreakEven) -> str:
-    """An end of the crossing's interval; one that was not found lies below what was measured."""
-    return f"below {words.count(even.verdicts[0][0])}" if tokens is None else words.count(tokens)
+def _crossing(even: BreakEven) -> str:
+    """No interval: noise is all that one would hold, and the line between two token counts is the larger error."""
+    if even.crossing is None or even.crossing_between is None:
+        return "; no crossing of the speed-up to interpolate"
+    low, high = map(words.count, even.crossing_between)
+    return f"; speed-up crosses 1 at about {words.about(even.crossing)} (interpolated between {low} and {high})"
 
 
 def undecided(section: Section) -> list[str]:
@@ -103,13 +165,18 @@ def caption(section: Section) -> str:
     known = {row.comparison.estimate for row in section.rows if row.comparison.estimate is not None}
     levels = sorted({(e.passes, e.confidence) for e in known})
     passes = [f"{n} passes ({words.percent(level)} interval)" if n > 1 else "1 pass" for n, level in levels]
-    mode = [
-        f"launch {variant.launch}",
-        f"receive {variant.receive}",
-        f"timer {' and '.join(section.timers)}",
-        *([" or ".join(passes)] if passes else []),
-    ]
-    return "; ".join([", ".join(mode), *section.labels]) + "."
+    said = ", ".join([mode(variant, section.timers), *([" or ".join(passes)] if passes else [])])
+    return "; ".join([said, *labels(section)]) + "."
+
+
+def labels(section: Section) -> list[str]:
+    """What its numbers must say of themselves, with the token counts where a label is not every row's."""
+
+    def said(label: str) -> str:
+        tokens = tuple(row.tokens for row in section.rows if label in row.comparison.labels)
+        return label if len(tokens) == len(section.rows) else f"{label} (at {words.counts(tokens)})"
+
+    return list(map(said, section.labels))
 
 
 def doubts(section: Section) -> list[str]:

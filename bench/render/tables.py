@@ -181,7 +181,7 @@ def dilation(section: Section) -> Table | None:
     return Table(
         "Dilation: stage time in T2o / T2s",
         ("stage", *(words.count(row.tokens) for row in section.rows)),
-        tuple((stage, *(f"{row[stage]:.2f}" if stage in row else words.UNKNOWN for row in known)) for stage in stages),
+        tuple((stage, *(words.ratio(row.get(stage)) for row in known)) for stage in stages),
         (*sentences.doubts(section), sentences.caption(section)),
     )
 

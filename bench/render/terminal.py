@@ -8,6 +8,7 @@ from rich.text import Text
 
 from bench.deciding.compare import Verdict
 from bench.render import sentences, tables, words
+from bench.render.fitting import Fitting
 from bench.report_model import ReportModel
 
 STYLES = {
@@ -26,6 +27,7 @@ def summary(model: ReportModel) -> RenderableType:
     """The headline, one table a series, then noise, rule, failures and skips."""
     parts: list[RenderableType] = [
         Text(sentences.headline(model), style="bold"),
+        *(Text(line, style="bold yellow") for line in sentences.coverage(model)),
         Text(sentences.machine(model), style="dim"),
     ]
     if model.question:
@@ -33,26 +35,34 @@ def summary(model: ReportModel) -> RenderableType:
     if not model.on_cpu:  # the banner is the only answer there
         others = [section for section in model.sections if section is not model.headline]
         parts += [Padding(Text(sentences.answer(section, model)), (0, 0, 0, 2)) for section in others]
+    parts += [Text(line) for line in sentences.alone(model)]
     for section in model.sections:
         parts += ["", Text(words.series(section.series), style="bold"), *_table(tables.decision(section))]
-    parts += ["", Text(sentences.rule(model)), Text(sentences.noise(model))]
+    parts += ["", Text(sentences.rule(model)), Text(sentences.noise(model)), Text(sentences.checks(model))]
     parts += _listed(f"Failed: {len(model.failures)}", sentences.not_timed_together(model.failures), "red")
     parts += _listed(f"Skipped: {len(model.skips)}", sentences.not_timed_together(model.skips), "dim")
     return Group(*parts)
 
 
 def _table(table: tables.Table) -> list[RenderableType]:
-    drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0, header_style="bold")
-    for header in table.headers:
-        left = header == "verdict"
-        # Only headers may fold: a number broken over two lines is misread.
-        drawn.add_column(
-            FOLDED.get(header, header.replace(" ", "\n")), justify="left" if left else "right", no_wrap=True
-        )
-    for row in table.rows:
-        drawn.add_row(*(Text(cell, style=STYLES[Verdict(cell)]) if cell in set(Verdict) else cell for cell in row))
+    def draw(columns: int) -> RichTable:
+        drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0, header_style="bold")
+        for header in table.headers[:columns]:
+            left = header == "verdict"
+            # Only headers may fold: a number broken over two lines is misread.
+            drawn.add_column(
+                FOLDED.get(header, header.replace(" ", "\n")), justify="left" if left else "right", no_wrap=True
+            )
+        for row in table.rows:
+            drawn.add_row(*map(_coloured, row[:columns]))
+        return drawn
+
     notes = [Padding(Text(note, style="" if i == 0 else "dim"), (0, 0, 0, 2)) for i, note in enumerate(table.notes)]
-    return [drawn, *notes]
+    return [Fitting(draw, table.headers), *notes]
+
+
+def _coloured(cell: str) -> Text | str:
+    return Text(cell, style=STYLES[Verdict(cell)]) if cell in set(Verdict) else cell
 
 
 def _listed(title: str, lines: list[str], style: str) -> list[RenderableType]:

@@ -20,6 +20,11 @@ def count(number: float | int) -> str:
     return f"{number:.0f}"
 
 
+def about(number: float) -> str:
+    """Two significant digits: ``2300``."""
+    return count(float(f"{number:.2g}"))
+
+
 def counts(numbers: tuple[int, ...]) -> str:
     """``128, 256 and 512``."""
     texts = [count(number) for number in numbers]
@@ -31,6 +36,10 @@ def percent(fraction: float | None) -> str:
     if fraction is None:
         return UNKNOWN
     return units.format_percent(fraction) if fraction < MOST else f"over {units.format_percent(MOST)}"
+
+
+def ratio(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.2f}"
 
 
 def size(num_bytes: int | None) -> str:

@@ -5,10 +5,14 @@ from dataclasses import fields, replace
 
 from bench.cases import Case
 from bench.errors import BenchError
+from bench.filters import CASE_KEYS
 from bench.identity import variant_id
 from bench.measure.settings import MeasureSettings
 from bench.results import Trial
 from moe_impl.options import Machine
+
+JUDGING = ("decide_beyond", "same_within")
+"""Settings of ``measure`` that read stored samples and take none."""
 
 Todo = tuple[tuple[Case, ...], ...]
 """Per pass, the cases to run."""
@@ -45,7 +49,7 @@ def _with_stored_variants(case: Case, whole: Case, trial: Trial) -> Case:
 
 
 def refuse_changed_measure(stored: MeasureSettings, now: MeasureSettings) -> None:
-    """Trials of one run are judged together, so they must have been measured alike.
+    """Trials of one run are judged together, so they must have been measured alike. How they are judged may change.
 
     Raises:
         BenchError: one line per key of ``measure`` that differs.
@@ -54,21 +58,40 @@ def refuse_changed_measure(stored: MeasureSettings, now: MeasureSettings) -> Non
         f"measure.{spec.name.removesuffix('_s')}: the run was measured with {getattr(stored, spec.name)}, the sweep "
         f"file now says {getattr(now, spec.name)}; restore it, or start a new run without --resume"
         for spec in fields(MeasureSettings)
-        if getattr(stored, spec.name) != getattr(now, spec.name)
+        if spec.name not in JUDGING and getattr(stored, spec.name) != getattr(now, spec.name)
     ]
     if changed:
         raise BenchError(*changed)
 
 
 def refuse_other_machine(trials: Iterable[Trial], now: Machine) -> None:
-    """Passes of one case are averaged: they must come from one kind of machine.
+    """Passes of one case are averaged, and a report refuses to average over machines: better said before measuring.
 
     Raises:
-        BenchError: some Trial was measured on another device or GPU model.
+        BenchError: one line per fact (device, memory, versions ...) in which a Trial's machine differs.
     """
     for trial in trials:
-        if (trial.machine.device, trial.machine.name) != (now.device, now.name):
-            raise BenchError(
-                f"--resume: the run was measured on {trial.machine.name} ({trial.machine.device}), "
-                f"this is {now.name} ({now.device}); start a new run with another --out"
-            )
+        changed = [
+            f"--resume: machine.{spec.name}: the run was measured with {getattr(trial.machine, spec.name)}, this "
+            f"machine has {getattr(now, spec.name)}; start a new run with another --out"
+            for spec in fields(Machine)
+            if getattr(trial.machine, spec.name) != getattr(now, spec.name)
+        ]
+        if changed:
+            raise BenchError(*changed)
+
+
+def refuse_other_cases(trials: Iterable[Trial], cases: Iterable[Case]) -> None:
+    """The folder's config must say how to make every result in it; more cases or variants are fine.
+
+    Raises:
+        BenchError: the sweep file lacks a case that has a Trial, named in one line.
+    """
+    listed = {case.case_id for case in cases}
+    lost = {trial.case_id: Case(trial.workload, trial.link, ()) for trial in trials if trial.case_id not in listed}
+    if lost:
+        example = ",".join(f"{key}={read(next(iter(lost.values())))}" for key, read in CASE_KEYS.items())
+        raise BenchError(
+            f"--resume: the run holds {len(lost)} {'case' if len(lost) == 1 else 'cases'} that the sweep file does not "
+            f"list, such as {example}; put it back, or start a new run with another --out"
+        )

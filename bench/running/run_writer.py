@@ -120,6 +120,7 @@ def create(out: Path | None, config_path: Path) -> RunWriter:
     if out is None:
         return RunWriter(_new_default(config_path))
     with _file_errors(out):
+        _refuse_a_file(out)
         out.mkdir(parents=True, exist_ok=True)
         found = {entry.name for entry in out.iterdir()}
         if LOCK in found:
@@ -136,12 +137,18 @@ def resume(out: Path, config_path: Path) -> RunWriter:
         BenchError: ``out`` holds something else than a run, is in use, or is not writable.
     """
     with _file_errors(out):
+        _refuse_a_file(out)
         started = out.exists() and any(entry.name != LOCK for entry in out.iterdir())
     if not started:
         return create(out, config_path)
     if not (out / CONFIG).is_file():
         raise BenchError(f"{out}: not a run folder (no {CONFIG}), so there is nothing to resume; name a new --out")
     return RunWriter(out)
+
+
+def _refuse_a_file(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise BenchError(f"{out}: is a file, not a folder; name another --out")
 
 
 def _new_default(config_path: Path) -> Path:

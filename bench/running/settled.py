@@ -8,21 +8,30 @@ from bench.cases import Case
 from bench.errors import BenchError
 from bench.identity import variant_id
 from bench.results import Measurement, Status
-from moe_impl.options import Machine
+from moe_impl.options import Machine, Variant
 from moe_impl.support import unsupported_reason
+
+NOTHING_TO_COMPARE = "no overlapped variant of this case can run"
 
 
 def skips(case: Case, machine: Machine) -> tuple[Measurement, ...]:
-    """The variants of ``case`` that cannot run on ``machine``; one whose T1 cannot answers nothing: skipped too."""
-    skipped = []
+    """The variants of ``case`` that cannot run on ``machine``, and those that then answer nothing.
+
+    A variant whose T1 cannot run is compared with nothing, nor is a T1 or T2s where every T2o of the case is skipped. A
+    case that lists no T2o asks for T1 and T2s alone.
+    """
+    reasons: dict[Variant, str] = {}
     for variant in case.variants:
         reason = unsupported_reason(case.workload, case.link, variant, machine)
         if reason is None and variant.role != "T1":
             of_t1 = unsupported_reason(case.workload, case.link, variant.unsplit(), machine)
             reason = of_t1 and f"its T1 cannot run: {of_t1}"
         if reason is not None:
-            skipped.append(Measurement(variant, Status.SKIPPED, reason))
-    return tuple(skipped)
+            reasons[variant] = reason
+    overlapped = [variant for variant in case.variants if variant.role == "T2o"]
+    if overlapped and all(variant in reasons for variant in overlapped):
+        reasons = {variant: reasons.get(variant, NOTHING_TO_COMPARE) for variant in case.variants}
+    return tuple(Measurement(variant, Status.SKIPPED, reason) for variant, reason in reasons.items())
 
 
 def refuse_if_nothing_runs(cases: Sequence[Case], machine: Machine) -> None:

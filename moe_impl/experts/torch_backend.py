@@ -31,6 +31,8 @@ def _dense(weights: Tensor | NvFp4Tensor) -> Tensor:
 
 def grouped_mm(x_PK: Tensor, weights_LNK: Tensor, ends_L: Tensor) -> Tensor:
     """out[p] = x[p] @ weights[e]^T for the pairs p of each expert e; rows past the last end are undefined."""
+    if x_PK.shape[0] == 0:
+        return x_PK.new_empty(0, weights_LNK.shape[1])
     if x_PK.is_cuda:
         return torch._grouped_mm(x_PK, weights_LNK.transpose(1, 2), offs=ends_L)
     out = x_PK.new_empty(x_PK.shape[0], weights_LNK.shape[1])

@@ -34,6 +34,8 @@ def merge_rows(x_TH: Tensor, returned_MH: Tensor, rows: SentRows) -> tuple[Tenso
     check(x_TH.shape[1] == returned_MH.shape[1], "x and returned rows differ in width")
     tokens, width = x_TH.shape
     y_TH, next_TH = torch.empty_like(x_TH), torch.empty_like(x_TH)
+    if tokens == 0:
+        return y_TH, next_TH
     merge_rows_kernel[(tokens,)](
         x_TH, returned_MH, rows.row_TR, y_TH, next_TH, width, rows.row_TR.shape[1], row_block(width),
         num_warps=row_warps(width), **NO_FMA,

@@ -37,6 +37,8 @@ def move_rows(source: Tensor, target_MH: Tensor, count: Tensor, index_M: Tensor 
     """
     check(source.shape[1] == target_MH.shape[1], f"row widths differ: {source.shape[1]} and {target_MH.shape[1]}")
     width = target_MH.shape[1]
+    if target_MH.shape[0] == 0:
+        return
     move_rows_kernel[strided_grid(target_MH.shape[0], target_MH)](
         source, target_MH, index_M, count, width, row_block(width), index_M is not None, num_warps=row_warps(width)
     )

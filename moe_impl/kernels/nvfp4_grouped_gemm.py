@@ -184,6 +184,8 @@ def nvfp4_grouped_gemm(x_PK: Tensor, weights: RepackedWeights, ends_L: Tensor, t
     K = x_PK.shape[1]
     check(2 * blocks * half == K, f"x has {K} columns, the weights {2 * blocks * half}")
     out = torch.empty(x_PK.shape[0], N, dtype=torch.bfloat16, device=x_PK.device)
+    if x_PK.shape[0] == 0:
+        return out
     most_tiles = (triton.cdiv(x_PK.shape[0], tile.block_m) + experts) * triton.cdiv(N, tile.block_n)
     grid = (min(most_tiles, TILES_PER_SM * sm_count(x_PK)),)
     # The interpreter has no bf16 arithmetic; the products are exact in either type.

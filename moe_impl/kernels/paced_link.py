@@ -48,7 +48,7 @@ def store_tile(target, values, first, num_rows, width, ROWS: tl.constexpr, BLOCK
 
 @triton.jit
 def paced_link_kernel(
-    source, target, index, count, state, trace, width, row_bytes, ns_per_byte, alpha_ns,
+    source, target, index, count, counted, state, trace, width, row_bytes, ns_per_byte, alpha_ns,
     MORE: tl.constexpr, FEW: tl.constexpr, BLOCK: tl.constexpr, GATHER: tl.constexpr, TRACE: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
@@ -60,7 +60,7 @@ def paced_link_kernel(
     if ticket % ctas == 0:
         now = globaltimer()
         free_at = tl.maximum(tl.load(state + 2), now)
-        free_at += (num_rows.to(tl.float64) * row_bytes * ns_per_byte).to(tl.int64)
+        free_at += (tl.load(counted).to(tl.float64) * row_bytes * ns_per_byte).to(tl.int64)
         tl.store(state + 2, free_at)
         tl.store(state + 3, free_at + alpha_ns)
         tl.debug_barrier()
@@ -102,13 +102,15 @@ def paced_move(
     time: LinkTime,
     comm_sms: int,
     index_M: Tensor | None = None,
+    counted: Tensor | None = None,
     trace: Tensor | None = None,
 ) -> None:
     """``move_rows`` over a link: same arguments, plus the link.
 
     Args:
+        counted: int32 [1], rows that the link's time is made of; default ``count``, the rows that are moved.
         state: int64 [4] from :func:`new_state`, shared by all transfers of the link.
-        time: alpha and bandwidth of this direction; bytes are ``count`` rows of bf16.
+        time: alpha and bandwidth of this direction; bytes are those of ``counted`` rows.
         comm_sms: CTAs, each on an SM of its own.
         trace: int64 [comm_sms, 3], receives each CTA's SM, start and end in global nanoseconds (tests only).
     """
@@ -117,7 +119,7 @@ def paced_move(
     width = target_MH.shape[1]
     check(width <= BLOCK, f"rows of up to {BLOCK} values, got {width}")
     paced_link_kernel[(comm_sms,)](
-        source, target_MH, index_M, count, state, trace,
+        source, target_MH, index_M, count, count if counted is None else counted, state, trace,
         width, width * target_MH.element_size(), 1e9 / time.bandwidth_bytes_per_s, round(time.alpha_s * 1e9),
         MORE, FEW, BLOCK, index_M is not None, trace is not None,
         num_warps=WARPS, maxnreg=MAX_REGISTERS,

@@ -35,6 +35,8 @@ def reduce_rows(outputs_PH: Tensor, pairs: Pairs, rows: SentRows, partial_MH: Te
     check(outputs_PH.shape[1] == partial_MH.shape[1], "expert outputs and partial sums differ in width")
     capacity, K = pairs.pair_MK.shape
     width = partial_MH.shape[1]
+    if capacity == 0:
+        return
     reduce_rows_kernel[strided_grid(capacity, partial_MH)](
         outputs_PH, pairs.pair_MK, rows.weights_MK, partial_MH, rows.num_rows, width, K, row_block(width),
         num_warps=row_warps(width), **NO_FMA,

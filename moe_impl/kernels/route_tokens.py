@@ -6,6 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from moe_impl.kernels.launch import NO_FMA, check, row_block
+from moe_impl.options import NODE_RANKS
 from moe_impl.rows import SentRows
 from moe_impl.shapes import Router
 
@@ -17,10 +18,10 @@ ROW_TOKENS = 64
 
 @triton.jit
 def choose_kernel(
-    logits, bias, ids_TK, weights_TK, sent_RT, tokens,
+    logits, bias, ids_TK, weights_TK, sent_RT, num_node_rows, tokens,
     E: tl.constexpr, EXPERTS: tl.constexpr, K: tl.constexpr, R: tl.constexpr,
     GROUPS: tl.constexpr, TOP_GROUPS: tl.constexpr, SIGMOID: tl.constexpr, BIASED: tl.constexpr,
-    RENORMALIZE: tl.constexpr, SCALE: tl.constexpr, TOKENS: tl.constexpr,
+    RENORMALIZE: tl.constexpr, SCALE: tl.constexpr, NODE: tl.constexpr, TOKENS: tl.constexpr,
 ):  # fmt: skip
     t = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
     e = tl.arange(0, EXPERTS)
@@ -74,6 +75,13 @@ def choose_kernel(
     for r in tl.static_range(R):
         sent = tl.max((chosen & (e // (E // R) == r)[None, :]).to(tl.int32), 1)
         tl.store(sent_RT + r * tokens + t, sent, mask=t < tokens)
+    if R <= NODE:  # one node: every token goes there
+        tl.store(num_node_rows, tokens, mask=tl.program_id(0) == 0)
+    else:
+        node_rows = tl.zeros([TOKENS], tl.int32)
+        for n in tl.static_range((R + NODE - 1) // NODE):
+            node_rows += tl.max((chosen & (e // (E // R) // NODE == n)[None, :]).to(tl.int32), 1)
+        tl.atomic_add(num_node_rows, tl.sum(tl.where(t < tokens, node_rows, 0)), sem="relaxed")
 
 
 @triton.jit
@@ -127,18 +135,22 @@ def route_tokens(
 
     ids_TK, sent_RT = integers(tokens, top_k), integers(ep_size, tokens)
     weights_TK = torch.empty(tokens, top_k, dtype=torch.float32, device=device)
+    totals = torch.zeros(2, dtype=torch.int32, device=device)
+    num_pairs, num_node_rows = totals[:1], totals[1:]
+    if tokens == 0:
+        none = totals[:1]
+        return SentRows(integers(0, ep_size), integers(0), ids_TK, weights_TK, none, none, none)
     choose_kernel[(triton.cdiv(tokens, TOKENS),)](
-        logits_TE, bias_E, ids_TK, weights_TK, sent_RT, tokens,
+        logits_TE, bias_E, ids_TK, weights_TK, sent_RT, num_node_rows, tokens,
         num_experts, row_block(num_experts), top_k, ep_size,
         groups, min(router.top_groups, groups), router.scoring == "sigmoid", bias_E is not None,
-        router.renormalize, router.scaling_factor, TOKENS, **NO_FMA,
+        router.renormalize, router.scaling_factor, NODE_RANKS, TOKENS, **NO_FMA,
     )  # fmt: skip
     ends_RT = sent_RT.flatten().cumsum(0, dtype=torch.int32)
     row_TR, token_M, experts_MK = integers(tokens, ep_size), integers(capacity), integers(capacity, top_k)
     weights_MK = torch.empty(capacity, top_k, dtype=torch.float32, device=device)
-    num_pairs = torch.zeros(1, dtype=torch.int32, device=device)
     lay_out_kernel[(triton.cdiv(tokens, ROW_TOKENS), ep_size)](
         ids_TK, weights_TK, ends_RT, row_TR, token_M, experts_MK, weights_MK, num_pairs, tokens,
         num_experts // ep_size, top_k, row_block(top_k), ep_size, ROW_TOKENS,
     )  # fmt: skip
-    return SentRows(row_TR, token_M, experts_MK, weights_MK, ends_RT[-1:], num_pairs)
+    return SentRows(row_TR, token_M, experts_MK, weights_MK, ends_RT[-1:], num_pairs, num_node_rows)

@@ -48,6 +48,8 @@ def silu_mul(gate_up: Tensor, ends_L: Tensor, scales: tuple[Tensor, Tensor] | No
     h = torch.empty(pairs, width, dtype=torch.bfloat16, device=gate_up.device)
     in_scale, out_scale = scales or (None, None)
     experts = ends_L.shape[0]
+    if pairs == 0:
+        return h
     silu_mul_kernel[strided_grid(pairs, gate_up)](
         gate_up, h, ends_L, in_scale, out_scale, width, experts, row_block(experts), row_block(width),
         scales is not None, num_warps=row_warps(width), **NO_FMA,

@@ -50,6 +50,8 @@ def sort_pairs(rows: SentRows, local_experts: int) -> Pairs:
     capacity, K = rows.experts_MK.shape
     blocks = triton.cdiv(capacity * K, SLOTS)
     device = rows.token_M.device
+    if capacity == 0:
+        return Pairs(torch.zeros(local_experts, dtype=torch.int32, device=device), rows.token_M, rows.experts_MK)
     experts = row_block(local_experts)
     counts_LB = torch.empty(local_experts, blocks, dtype=torch.int32, device=device)
     count_kernel[(blocks,)](rows.experts_MK, rows.num_rows, counts_LB, blocks, K, local_experts, SLOTS, experts)

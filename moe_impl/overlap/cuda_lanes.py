@@ -1,5 +1,7 @@
 """Lanes on a GPU: the caller's stream for compute, a high-priority stream for communication, events between them."""
 
+import functools
+
 import torch
 
 from moe_impl.overlap.lanes import awaited_across
@@ -9,22 +11,35 @@ COMM_PRIORITY = -1
 """High, as DeepEP's communication stream: waiting communication CTAs get the next free SM."""
 
 
+@functools.cache
+def comm_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all variants of a process, so that none differs by the hardware queue that its own stream came upon."""
+    return torch.cuda.Stream(device=device, priority=COMM_PRIORITY)
+
+
 class _Issue:
     """Context of one op: waits, switches stream, records. A class, since generators cost microseconds per op."""
 
-    __slots__ = ("_event", "_stream", "_waits")
+    __slots__ = ("_compute", "_event", "_stream", "_waits")
 
     def __init__(
-        self, stream: torch.cuda.Stream, waits: list[torch.cuda.Event], event: torch.cuda.Event | None
+        self,
+        stream: torch.cuda.Stream,
+        waits: list[torch.cuda.Event],
+        event: torch.cuda.Event | None,
+        compute: torch.cuda.Stream,
     ) -> None:
-        self._stream, self._waits, self._event = stream, waits, event
+        self._stream, self._waits, self._event, self._compute = stream, waits, event, compute
 
     def __enter__(self) -> None:
         for event in self._waits:
             self._stream.wait_event(event)
         torch.cuda.set_stream(self._stream)
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, raised: type[BaseException] | None, *exc: object) -> None:
+        if raised is not None:
+            torch.cuda.set_stream(self._compute)  # no later op will switch back
+            return
         if self._event is not None:
             self._event.record(self._stream)
 
@@ -33,14 +48,14 @@ class StreamLanes:
     """Two streams. Leaves the compute stream current after every schedule, since its last op runs there."""
 
     def __init__(self, schedule: Schedule, compute: torch.cuda.Stream) -> None:
-        comm = torch.cuda.Stream(device=compute.device, priority=COMM_PRIORITY)
-        streams = {"compute": compute, "comm": comm}
+        streams = {"compute": compute, "comm": comm_stream(compute.device)}
         events = {position: torch.cuda.Event() for position in awaited_across(schedule)}
         self._issues = [
             _Issue(
                 streams[op.lane],
                 [events[before] for before in op.after if schedule.ops[before].lane != op.lane],
                 events.get(position),
+                compute,
             )
             for position, op in enumerate(schedule.ops)
         ]

@@ -1,7 +1,8 @@
-"""Issue a schedule: the loop that every engine runs."""
+"""Issue a schedule: what every engine does with an op, and the plain loop of ``serial`` and ``streams``."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 from moe_impl.overlap.lanes import Lanes
 from moe_impl.overlap.schedule import Op, Schedule
@@ -15,27 +16,34 @@ Around = Callable[[int, Op], AbstractContextManager[None]]
 """A context around each op's body, inside its lane: annotation or time stamps."""
 
 
-def run_inline(
-    schedule: Schedule,
-    bodies: Mapping[Stage, StageBody],
-    states: Sequence[UbatchState],
-    lanes: Lanes,
-    progress: Callable[[int], None],
-    around: Around | None = None,
-) -> None:
-    """Issue every op from this thread, in order.
+@dataclass(frozen=True)
+class Run:
+    """One run of a schedule: what is issued, where, and who is told."""
 
-    Args:
-        bodies: one for each stage in the schedule.
-        states: one for each micro-batch.
-        progress: called with each op's position before it is issued.
-        around: None while timing.
-    """
-    for position, op in enumerate(schedule.ops):
-        progress(position)
-        with lanes.issuing(position):
-            if around is None:
-                bodies[op.stage](states[op.ubatch], op.layer)
+    schedule: Schedule
+    bodies: Mapping[Stage, StageBody]
+    """One for each stage in the schedule."""
+    states: Sequence[UbatchState]
+    """One for each micro-batch."""
+    lanes: Lanes
+    progress: Callable[[int], None]
+    """Called with each op's position before it is issued."""
+    around: Around | None = None
+    """None while timing."""
+
+    def issue(self, position: int) -> None:
+        """Issue one op from this thread."""
+        op = self.schedule.ops[position]
+        self.progress(position)
+        with self.lanes.issuing(position):
+            if self.around is None:
+                self.bodies[op.stage](self.states[op.ubatch], op.layer)
             else:
-                with around(position, op):
-                    bodies[op.stage](states[op.ubatch], op.layer)
+                with self.around(position, op):
+                    self.bodies[op.stage](self.states[op.ubatch], op.layer)
+
+
+def run_inline(run: Run) -> None:
+    """Issue every op from this thread, in order."""
+    for position in range(len(run.schedule.ops)):
+        run.issue(position)

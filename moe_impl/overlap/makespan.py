@@ -5,6 +5,7 @@ hold until it starts (receive ``exact``). With ``compute_rate`` < 1 the
 compute lane runs slower while comm is busy, as it does when comm CTAs own part of the SMs (``ideal_sm_s``).
 """
 
+import math
 from collections.abc import Sequence
 
 from moe_impl.overlap.schedule import Schedule
@@ -21,10 +22,13 @@ def makespan_s(schedule: Schedule, op_s: Sequence[float], compute_rate: float = 
         compute_rate: speed of compute while comm is busy, in (0, 1].
 
     Raises:
-        ValueError: as many seconds as ops are needed, and a rate in (0, 1].
+        ValueError: as many seconds as ops are needed, none negative or not finite, and a rate in (0, 1].
     """
     if len(op_s) != len(schedule.ops):
         raise ValueError(f"{len(op_s)} durations for {len(schedule.ops)} ops")
+    for op, seconds in zip(schedule.ops, op_s, strict=True):
+        if not (math.isfinite(seconds) and seconds >= 0):  # such an op would never end
+            raise ValueError(f"{op} cannot take {seconds} seconds")
     if not 0 < compute_rate <= 1:
         raise ValueError(f"compute_rate must lie in (0, 1], got {compute_rate}")
     queues = {lane: [i for i, op in enumerate(schedule.ops) if op.lane == lane] for lane in LANES}

@@ -4,11 +4,13 @@ One list serves four masters: the lanes run it, ``makespan`` bounds it, the repo
 is the same list with one micro-batch.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import get_args
 
-from moe_impl.options import DEFAULT_ORDER, Order, Receive, Variant
+from moe_impl.options import DEFAULT_ORDER, Engine, Order, Receive, Variant
 from moe_impl.stages import Lane, Stage, lane_of
 
 ORDERS: tuple[Order, ...] = get_args(Order)
@@ -41,14 +43,40 @@ class Schedule:
     """Positions of ops that hold the host until their inputs are there (a dispatch whose counts it must learn): nothing
     later in the list is issued before they start."""
 
-    def drawn(self) -> str:
-        """Two text lanes, such as ``Comp: |route 0.0|`` over ``Comm: |dispatch 0.0|`` (layer.ubatch)."""
+    @cached_property
+    def hand_overs(self) -> Mapping[int, int]:
+        """Position of an op after which its micro-batch hands over -> the micro-batch whose turn is next."""
+        return {
+            position: taker.ubatch
+            for position, (giver, taker) in enumerate(pairwise(self.ops))
+            if giver.ubatch != taker.ubatch
+        }
+
+    @cached_property
+    def chains(self) -> Mapping[int, tuple[int, ...]]:
+        """Micro-batch -> positions of its ops, for those that have any."""
+        chains: dict[int, tuple[int, ...]] = {}
+        for position, op in enumerate(self.ops):
+            chains[op.ubatch] = (*chains.get(op.ubatch, ()), position)
+        return chains
+
+    def drawn(self, engine: Engine = "streams") -> str:
+        """Text lanes, such as ``Comp: |route 0.0|`` over ``Comm: |dispatch 0.0|`` (layer.ubatch).
+
+        ``serial`` has one lane; under ``threads`` a line above them says whose thread issues, up to each hand-over.
+        """
+        cells = [f"{op.stage} {op.layer}.{op.ubatch}|" for op in self.ops]
+        if engine == "serial":
+            return "".join(["One:  |", *cells])
         lanes = {"compute": "Comp: |", "comm": "Comm: |"}
-        for op in self.ops:
-            cell = f"{op.stage} {op.layer}.{op.ubatch}|"
+        host, turn = "Host: |", ""
+        for position, (op, cell) in enumerate(zip(self.ops, cells, strict=True)):
             for lane in lanes:
                 lanes[lane] += cell if lane == op.lane else " " * (len(cell) - 1) + "|"
-        return "\n".join(lanes.values())
+            turn += " " * len(cell)
+            if position in self.hand_overs or position == len(self.ops) - 1:
+                host, turn = host + f"thread {op.ubatch}".ljust(len(turn) - 1) + "|", ""
+        return "\n".join([*([host] if engine == "threads" else []), *lanes.values()])
 
 
 def segments(order: Order, layers: int) -> list[list[tuple[int, Stage]]]:
@@ -88,18 +116,3 @@ def build(layers: int, num_ubatches: int, order: Order, receive: Receive = "wors
 def for_variant(variant: Variant, layers: int) -> Schedule:
     """The schedule a variant runs; ``serial`` runs the same list on one lane."""
     return build(layers, variant.split_factor, variant.order, variant.receive)
-
-
-def token_slices(tokens: int, num_ubatches: int) -> list[slice]:
-    """Contiguous near-equal shares of the batch, the larger ones first.
-
-    Raises:
-        ValueError: fewer tokens than micro-batches.
-    """
-    if tokens < num_ubatches:
-        raise ValueError(f"{tokens} tokens cannot fill {num_ubatches} micro-batches")
-    share, extra = divmod(tokens, num_ubatches)
-    bounds = [0]
-    for ubatch in range(num_ubatches):
-        bounds.append(bounds[-1] + share + (ubatch < extra))
-    return [slice(begin, end) for begin, end in pairwise(bounds)]

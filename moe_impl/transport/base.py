@@ -12,6 +12,9 @@ from moe_impl.rows import SentRows
 class Transport(Protocol):
     """Moves rows to the ranks that hold their experts, and partial sums back."""
 
+    host_sized: bool
+    """Whether the host issues copies of a size that it must know: ``rows.known_rows``."""
+
     def dispatch(self, x_TH: Tensor, rows: SentRows, received_MH: Tensor) -> None:
         """received[m] = x[token of row m], for m below ``rows.num_rows``."""
         ...
@@ -22,7 +25,11 @@ class Transport(Protocol):
 
 
 def transport(link: Link, device: torch.device) -> Transport:
-    """The transport a link names, on this device; imports kernels only where there is a GPU."""
+    """The transport a link names, on this device; imports kernels only where there is a GPU.
+
+    Raises:
+        ValueError: link ``host_link`` on a CPU, which ``support`` refuses before.
+    """
     if device.type == "cuda":
         from moe_impl.transport import cuda_rows
 
@@ -31,6 +38,10 @@ def transport(link: Link, device: torch.device) -> Transport:
                 return cuda_rows.LocalCuda()
             case "paced":
                 return cuda_rows.PacedCuda(link, device)
+            case "host_link":
+                from moe_impl.transport.host_link import HostLink
+
+                return HostLink(device)
     from moe_impl.transport import cpu_rows
 
     match link.transport:
@@ -38,3 +49,5 @@ def transport(link: Link, device: torch.device) -> Transport:
             return cpu_rows.LocalCpu()
         case "paced":
             return cpu_rows.PacedCpu(link)
+        case "host_link":
+            raise ValueError("link host_link needs a CUDA GPU")

@@ -11,6 +11,8 @@ from moe_impl.rows import SentRows
 class LocalCpu:
     """See :class:`moe_impl.transport.base.Transport`."""
 
+    host_sized = False
+
     def dispatch(self, x_TH: Tensor, rows: SentRows, received_MH: Tensor) -> None:
         used = int(rows.num_rows)
         received_MH[:used] = x_TH[rows.token_M[:used].long()]
@@ -26,17 +28,19 @@ class PacedCpu(LocalCpu):
     def __init__(self, link: Link) -> None:
         self._link = link
 
-    def _hold(self, direction: Direction, started_s: float, rows: SentRows, row_bytes: int) -> None:
-        deadline_s = started_s + self._link.seconds(direction, int(rows.num_rows) * row_bytes)
+    def _hold(self, direction: Direction, started_s: float, rows: SentRows, target_MH: Tensor) -> None:
+        row_bytes = target_MH.shape[1] * target_MH.element_size()
+        counted = int(rows.counted(self._link.copies))
+        deadline_s = started_s + self._link.seconds(direction, counted * row_bytes)
         while time.perf_counter() < deadline_s:
             pass  # a link's times are below what sleep() resolves
 
     def dispatch(self, x_TH: Tensor, rows: SentRows, received_MH: Tensor) -> None:
         started_s = time.perf_counter()
         super().dispatch(x_TH, rows, received_MH)
-        self._hold("dispatch", started_s, rows, received_MH[0].nbytes)
+        self._hold("dispatch", started_s, rows, received_MH)
 
     def combine(self, partial_MH: Tensor, rows: SentRows, returned_MH: Tensor) -> None:
         started_s = time.perf_counter()
         super().combine(partial_MH, rows, returned_MH)
-        self._hold("combine", started_s, rows, returned_MH[0].nbytes)
+        self._hold("combine", started_s, rows, returned_MH)

@@ -63,6 +63,17 @@ def test_naming_t1_adds_no_second_run(named):
     assert labels(case.variants) == ["off torch", "serial x2 torch", "streams x2 torch"]
 
 
+def test_splits_share_their_t1_and_keep_their_own_t2s():
+    [case, _] = cases.expand(sweep(variants="[{split: [equal, balanced]}, {split_factor: 1, split: balanced}]"))
+    assert labels(case.variants) == [
+        "off torch",
+        "serial x2 torch",
+        "streams x2 torch",
+        "serial x2 balanced torch",
+        "streams x2 balanced torch",
+    ]
+
+
 def test_a_serial_variant_alone_still_gets_its_t1():
     [case, _] = cases.expand(sweep(variants="[{engine: serial, split_factor: 4, order: yield_before}]"))
     assert labels(case.variants) == ["off torch", "serial x4 torch"]
@@ -90,11 +101,11 @@ def test_ids_differ_between_cases_and_ignore_how_a_link_was_spelled():
 def test_a_sweep_of_a_hundred_million_pairs_is_refused_before_it_is_made():
     many = str(list(range(1, 10_001)))
     began = time.perf_counter()
-    config = sweep(tokens=many, ep_size=many)
+    config = sweep(tokens=many, ep_size=f"8\n  seed: {many}")
     with pytest.raises(BenchError) as refused:
         cases.expand(config)
     assert time.perf_counter() - began < 10
     assert str(refused.value) == (
         "the sweep has 100,000,000 (case, variant) pairs, at most 100,000 are allowed:"
-        " shorten a list (ep_size 10,000 x tokens 10,000 cases, times the listed variants)"
+        " shorten a list (seed 10,000 x tokens 10,000 cases, times the listed variants)"
     )

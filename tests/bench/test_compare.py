@@ -11,6 +11,7 @@ from bench.deciding.compare import Comparison, Reason, Verdict, compare_off_on, 
 from bench.measure.settings import MeasureSettings
 from bench.results import Measurement, Status, Trial
 from moe_impl.options import Workload
+from moe_impl.support import TBO_OFF
 
 MEASURE = MeasureSettings()
 Change = Callable[[Measurement, int, Workload], Measurement]
@@ -49,6 +50,15 @@ def test_decide_beyond_goes_before_same_within() -> None:
     small_but_sure = stats.estimate([[0.005], [0.0051], [0.0049], [0.005], [0.005]])
     assert decide(small_but_sure, MEASURE) == (Verdict.FASTER, ())
     assert decide(small_but_sure, replace(MEASURE, decide_beyond=0.006)) == (Verdict.SAME, ())
+
+
+def test_a_variant_that_turned_itself_off_gets_no_verdict_however_large_the_difference() -> None:
+    def off(m: Measurement, pass_index: int, work: Workload) -> Measurement:
+        return m if m.role == "T1" else replace(m, effective_split_factor=1, limits=(TBO_OFF,), labels=(TBO_OFF,))
+
+    found = only_comparison(change=off)
+    assert (found.verdict, found.reasons, found.ran_tbo) == (Verdict.UNDECIDED, (Reason.TURNED_OFF,), False)
+    assert only_comparison().ran_tbo
 
 
 @pytest.mark.parametrize(("tokens", "verdict"), [(256, Verdict.SLOWER), (8192, Verdict.FASTER)])

@@ -10,8 +10,8 @@ from bench import config
 from bench.config import VariantSpec
 from bench.errors import BenchError, Exit
 from bench.measure.settings import MeasureSettings
-from moe_impl.links import LOCAL, PACED_PRESETS
-from moe_impl.options import LinkTime
+from moe_impl.links import HOST_LINK, LOCAL, PACED_PRESETS
+from moe_impl.options import LinkTime, SplitPolicy
 from moe_impl.shapes import PRESETS
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
@@ -37,10 +37,10 @@ measure: {passes: 2, round_min: 0.5 s}
 """
 SIZES = "hidden_size, intermediate_size, num_experts, top_k"
 CASE_KEYS = "model, ep_size, layers, tokens, precision, routing, link, seed"
-VARIANT_KEYS = "experts, engine, split_factor, receive, launch, order"
+VARIANT_KEYS = "experts, engine, split_factor, split, receive, launch, order"
 MEASURE_KEYS = "passes, rounds, round_min, warm_up, decide_beyond, same_within, case_limit"
 TIME = "expected a time such as 15 us (units: ns, us, ms, s, min)"
-LINKS = "local, {paced: PRESET}, {paced: {alpha, bandwidth, comm_sms}}"
+LINKS = "local, host_link, {paced: PRESET}, {paced: {alpha, bandwidth, comm_sms}}, {table: FILE.csv}"
 
 # (a line of GOOD, what a user wrote instead, the one message)
 MISTAKES = [
@@ -51,7 +51,7 @@ MISTAKES = [
     ("schema: 1", "schema: 1\n12: 1", "6:1: a key must be text, found 12"),
     ("schema: 1", "schema: 1\n? [a]\n: 1", "6:3: a key must be text, found a list"),
     ("schema: 1", "schema: !!int '1'", "5:1: tags are not allowed, found !!int"),
-    ("model: deepseek-v3", "model: deepseek-v2", "7:3: case.model: unknown model preset deepseek-v2, did you mean deepseek-v3? allowed: deepseek-v3, or {" + SIZES + "}"),
+    ("model: deepseek-v3", "model: deepseek-v2", "7:3: case.model: unknown model preset deepseek-v2, did you mean deepseek-v3? allowed: " + ", ".join(PRESETS) + ", or {" + SIZES + "}"),
     ("model: deepseek-v3", "model: 3", "7:3: case.model: found 3, expected a model preset or {" + SIZES + "}"),
     ("model: deepseek-v3", "model: {hidden_size: 100, intermediate_size: 128, num_experts: 8, top_k: 2}", "7:11: case.model.hidden_size: must be a positive multiple of 16 (one NVFP4 block), got 100"),
     ("model: deepseek-v3", "model: {hidden_size: 64, intermediate_size: 128, num_experts: 8, top_k: 9}", "7:68: case.model.top_k: must lie in 1..num_experts (8), got 9"),
@@ -64,6 +64,13 @@ MISTAKES = [
     ("ep_size: 8", "ep_size: '8'", "8:3: case.ep_size: found '8', expected a whole number >= 1"),
     ("ep_size: 8", "ep_size:", "8:3: case.ep_size: found nothing, expected a whole number >= 1"),
     ("ep_size: 8", "ep_size: 3000000000", "8:3: case.ep_size: found 3000000000, expected a whole number <= 2147483647"),
+    ("ep_size: 8", "ep_size: 7", "8:3: case.ep_size: found 7, expected a divisor of 256 experts"),
+    ("ep_size: 8", "ep_size: [8, 3]", "8:16: case.ep_size: found 3, expected a divisor of 256 experts"),
+    ("{engine: streams, split_factor: 2}", "{experts: triton}", "16:6: variants[0].experts: found triton, which reads NVFP4 weights, and case.precision is bf16 alone, allowed: torch"),
+    ("{engine: streams, split_factor: 2}", "{experts: [torch, triton]}", "16:23: variants[0].experts: found triton, which reads NVFP4 weights, and case.precision is bf16 alone, allowed: torch"),
+    ("{engine: streams, split_factor: 2}", "{split_factor: 65}", "16:6: variants[0].split_factor: found 65, expected a whole number <= 64"),
+    ("passes: 2", "decide_beyond: 2 %", "17:11: measure.decide_beyond: decide_beyond 2.00% is above same_within 1.00%, expected at most that"),
+    ("passes: 2", "same_within: 0.1 %", "17:11: measure.same_within: decide_beyond 0.20% is above same_within 0.10%, expected at most that"),
     ("layers: 2", "lyaers: 2", "9:3: case: unknown key lyaers, did you mean layers? allowed: " + CASE_KEYS),
     ("layers: 2", "layers: 2\n  layers: 3", "10:3: duplicate key layers, first given on line 9"),
     ("layers: 2", "attention: {context: 4096}", "9:3: case: unknown key attention, allowed: " + CASE_KEYS),
@@ -78,22 +85,41 @@ MISTAKES = [
     ("bf16", "bf61", "11:3: case.precision: found bf61, did you mean bf16? allowed: bf16, nvfp4-w4a16"),
     ("bf16", "!precision bf16", "11:3: tags are not allowed, found !precision"),
     ("routing: model", "routing: {zipf: 1.0}", "12:3: case.routing: found a mapping, allowed: model, uniform"),
-    ("link: local", "link: host_link", "13:3: case.link: found host_link, allowed: " + LINKS),
-    ("link: local", "link: {paced: h800-nvlink-ep9}", "13:10: case.link.paced: unknown link preset h800-nvlink-ep9, did you mean h800-nvlink-ep8? allowed: h800-nvlink-ep8, hopper-nvlink-ep8, or {alpha, bandwidth, comm_sms}"),
+    ("link: local", "link: collective", "13:3: case.link: found collective, allowed: " + LINKS),
+    ("link: local", "link: {paced: h800-nvlink-ep9}", "13:10: case.link.paced: unknown link preset h800-nvlink-ep9, did you mean h800-nvlink-ep8? allowed: " + ", ".join(PACED_PRESETS) + ", or {alpha, bandwidth, comm_sms}"),
     ("link: local", "link: {paced: {alpha: .nan, bandwidth: 1 GB/s, comm_sms: 1}}", "13:18: case.link.paced.alpha: found .nan, expected a time with its unit, such as 15 us (units: ns, us, ms, s, min)"),
     ("link: local", "link: {paced: {alpha: 15, bandwidth: 1 GB/s, comm_sms: 1}}", "13:18: case.link.paced.alpha: found 15, no unit, " + TIME),
     ("link: local", "link: {paced: {alpha: 1 us, bandwidth: 150 Gb/s, comm_sms: 1}}", "13:31: case.link.paced.bandwidth: found 150 Gb/s, unknown unit Gb/s, expected a rate such as 150 GB/s (units: B/s, kB/s, MB/s, GB/s, TB/s)"),
     ("link: local", "link: {paced: {alpha: 1 us, bandwidth: 0 GB/s, comm_sms: 1}}", "13:31: case.link.paced.bandwidth: found 0 GB/s, expected a rate above 0"),
     ("link: local", "link: {paced: {alpha: 1 us, bandwidth: {dispatch: 1 GB/s}, comm_sms: 1}}", "13:31: case.link.paced.bandwidth.combine: missing, it is required"),
+    ("link: local", "link: {paced: {alpha: 1 us, bandwidth: {dispatch: {bf61: 1 GB/s}, combine: 1 GB/s}, comm_sms: 1}}", "13:54: case.link.paced.bandwidth.dispatch: unknown key bf61, did you mean bf16? allowed: bf16, fp8, nvfp4"),
+    ("link: local", "link: {paced: {alpha: 1 us, bandwidth: {dispatch: {}, combine: 1 GB/s}, comm_sms: 1}}", "13:43: case.link.paced.bandwidth.dispatch: found an empty mapping, expected one of bf16, fp8, nvfp4"),
+    ("link: local", "link: {paced: {alpha: {dispatch: {bf16: 1 us}, combine: 1 us}, bandwidth: {dispatch: {fp8: 1 GB/s}, combine: 1 GB/s}, comm_sms: 1}}", "13:10: case.link.paced: found dispatch alpha of bf16 and bandwidth of fp8, expected the same dtypes"),
+    ("link: local", "link: {paced: {alpha: 1 us, bandwidth: 1 GB/s, comm_sms: 1, copies: token}}", "13:63: case.link.paced.copies: found token, allowed: rank, node"),
+    ("link: local", "link: {}", "13:3: case.link: found an empty mapping, allowed: " + LINKS),
+    ("link: local", "link: {paced: h800-nvlink-ep8, table: t.csv}", "13:3: case.link: found paced and table, allowed: " + LINKS),
+    ("link: local", "link: {table: [t.csv]}", "13:10: case.link.table: found a list, expected the name of a CSV file (direction,dtype,bytes,seconds)"),
+    ("link: local", "link: {table: {file: t.csv, comm_sms: 0}}", "13:31: case.link.table.comm_sms: found 0, expected a whole number >= 1"),
+    ("link: local", "link: {table: no_such_file.csv}", "13:10: case.link.table: no_such_file.csv: no such file"),
     ("link: local", "link: {paced: {alpha: [1 us], bandwidth: 1 GB/s, comm_sms: 1}}", "13:18: case.link.paced.alpha: found a list, expected a time such as 15 us"),
     ("seed: 0", "seed: -1", "14:3: case.seed: found -1, expected a whole number >= 0"),
-    ("{engine: streams, split_factor: 2}", "{engine: threads}", "16:6: variants[0].engine: found threads, allowed: serial, streams"),
-    ("{engine: streams, split_factor: 2}", "{engine: steams}", "16:6: variants[0].engine: found steams, did you mean streams? allowed: serial, streams"),
+    ("{engine: streams, split_factor: 2}", "{engine: graph}", "16:6: variants[0].engine: found graph, allowed: serial, threads, streams"),
+    ("{engine: streams, split_factor: 2}", "{engine: steams}", "16:6: variants[0].engine: found steams, did you mean streams? allowed: serial, threads, streams"),
     ("{engine: streams, split_factor: 2}", "{split_factor: 0}", "16:6: variants[0].split_factor: found 0, expected a whole number >= 1"),
     ("{engine: streams, split_factor: 2}", "{split_factor: off}", "16:6: variants[0].split_factor: found off, expected a whole number >= 1"),
     ("{engine: streams, split_factor: 2}", "{split_factor: [2, 2]}", "16:24: variants[0].split_factor: found the same value twice: 2 is already on the list"),
     ("{engine: streams, split_factor: 2}", "{launch: graph}", "16:6: variants[0].launch: found graph, allowed: eager"),
-    ("{engine: streams, split_factor: 2}", "{split: 2}", "16:6: variants[0]: unknown key split, allowed: " + VARIANT_KEYS),
+    ("{engine: streams, split_factor: 2}", "{splt: equal}", "16:6: variants[0]: unknown key splt, did you mean split? allowed: " + VARIANT_KEYS),
+    ("{engine: streams, split_factor: 2}", "{split: 2}", "16:6: variants[0].split: found 2, allowed: equal, balanced, ratio"),
+    ("{engine: streams, split_factor: 2}", "{split: balancd}", "16:6: variants[0].split: found balancd, did you mean balanced? allowed: equal, balanced, ratio"),
+    ("{engine: streams, split_factor: 2}", "{split: {min_tokens: 5}}", "16:6: variants[0].split.policy: missing, it is required"),
+    ("{engine: streams, split_factor: 2}", "{split: {policy: equal, min_tokens: -1}}", "16:29: variants[0].split.min_tokens: found -1, expected a whole number >= 0"),
+    ("{engine: streams, split_factor: 2}", "{split: {policy: ratio, ratio: 1}}", "16:29: variants[0].split.ratio: must lie between 0 and 1, got 1"),
+    ("{engine: streams, split_factor: 2}", "{split: {policy: ratio, ratio: .nan}}", "16:29: variants[0].split.ratio: must lie between 0 and 1, got nan"),
+    ("{engine: streams, split_factor: 2}", "{split: {policy: ratio, ratio: true}}", "16:29: variants[0].split.ratio: found true, expected a number between 0 and 1"),
+    ("{engine: streams, split_factor: 2}", "{split: {policy: ratio, ratio: 48 %}}", "16:29: variants[0].split.ratio: found 48 %, expected a number between 0 and 1"),
+    ("{engine: streams, split_factor: 2}", "{split: {policy: balanced, ratio: 0.4}}", "16:32: variants[0].split.ratio: goes with policy ratio, not with balanced"),
+    ("{engine: streams, split_factor: 2}", "{split: [equal, {policy: equal}]}", "16:21: variants[0].split: found the same value twice: a mapping is already on the list"),
     ("{engine: streams, split_factor: 2}", "streams", "16:5: variants[0]: found streams, expected a mapping with " + VARIANT_KEYS),
     ("\n  - {engine: streams, split_factor: 2}", " []", "15:1: variants: found an empty list, expected at least one variant"),
     ("\n  - {engine: streams, split_factor: 2}", " {engine: streams}", "15:1: variants: found a mapping, expected a list of `- {engine: ..., split_factor: ...}`"),
@@ -187,6 +213,7 @@ def test_a_sweep_file_is_read_into_resolved_axes():
     assert sweep.case.model == (PRESETS["deepseek-v3"],)
     assert sweep.case.tokens == (16, 64)
     assert sweep.case.link == (LOCAL,)
+    assert config.parse(GOOD.replace("link: local", "link: host_link"), "x.yaml").case.link == (HOST_LINK,)
     assert sweep.variants == (VariantSpec((("engine", ("streams",)), ("split_factor", (2,)))),)
     assert sweep.measure == MeasureSettings(passes=2)
 
@@ -198,6 +225,42 @@ def test_an_inline_link_takes_one_quantity_for_both_directions_or_one_for_each()
     [link] = config.parse(text, "x.yaml").case.link
     assert link.times == (LinkTime("dispatch", 15e-6, 150e9), LinkTime("combine", 15e-6, 100e9))
     assert (link.transport, link.comm_sms, link.name) == ("paced", 20, "150GB/s+100GB/s-15us-20sm")
+
+
+def test_an_inline_link_takes_one_quantity_for_each_payload_dtype():
+    text = GOOD.replace(
+        "local",
+        "{paced: {alpha: {dispatch: 15 us, combine: {bf16: 16 us}}, "
+        "bandwidth: {dispatch: {fp8: 80 GB/s, bf16: 150 GB/s}, combine: 0.1 TB/s}, comm_sms: 20, copies: node}}",
+    )
+    [link] = config.parse(text, "x.yaml").case.link
+    assert link.times == (
+        LinkTime("dispatch", 15e-6, 150e9, "bf16"),
+        LinkTime("dispatch", 15e-6, 80e9, "fp8"),
+        LinkTime("combine", 16e-6, 100e9, "bf16"),
+    )
+    assert link.copies == "node"
+    assert "," not in link.name
+
+
+def test_a_value_that_goes_with_one_of_a_list_is_no_mistake():
+    models = "[deepseek-v3, {hidden_size: 64, intermediate_size: 64, num_experts: 9, top_k: 1}]"
+    text = GOOD.replace("deepseek-v3", models).replace("ep_size: 8", "ep_size: [8, 3]")
+    text = text.replace("bf16", "[bf16, nvfp4-w4a16]").replace("engine: streams", "experts: [torch, triton]")
+    assert config.parse(text, "x.yaml").case.ep_size == (8, 3)
+
+
+def test_a_split_is_a_policys_name_or_a_mapping_and_a_list_is_an_axis():
+    [spec] = config.parse(SPLITS, "x.yaml").variants
+    assert dict(spec.values)["split"] == (
+        SplitPolicy("balanced"),
+        SplitPolicy("ratio", 0.1234567890123456789),
+        SplitPolicy("equal", min_tokens=5),
+    )
+
+
+def test_variants_may_be_left_out():
+    assert config.parse(NO_VARIANTS, "x.yaml").variants == ()
 
 
 def test_every_case_key_may_be_a_list():
@@ -223,11 +286,20 @@ ODD = GOOD.replace(
     "deepseek-v3", "[deepseek-v3, {hidden_size: 64, intermediate_size: 64, num_experts: 8, top_k: 1}]"
 ).replace(
     "link: local",
-    "link: [local, {paced: hopper-nvlink-ep8}, {paced: {alpha: 0.1 us, bandwidth: 0.333333333333333333 GB/s, comm_sms: 3}}]",
+    "link: [local, {paced: hopper-nvlink-ep8}, {paced: {alpha: 0.1 us, bandwidth: 0.333333333333333333 GB/s, comm_sms: 3}},"
+    " {paced: hopper-cx7-ep16}, {paced: {alpha: {dispatch: 1 us, combine: {fp8: 2 us, bf16: 0 s}}, bandwidth: 3 GB/s,"
+    " comm_sms: 3, copies: node}}]",
 )
 
 
-@pytest.mark.parametrize("text", [GOOD, ODD, *(path.read_text() for path in CONFIGS)])
+SPLITS = GOOD.replace(
+    "split_factor: 2",
+    "split: [balanced, {policy: ratio, ratio: 0.1234567890123456789}, {policy: equal, min_tokens: 5}]",
+)
+NO_VARIANTS = GOOD.replace("variants:\n  - {engine: streams, split_factor: 2}\n", "")
+
+
+@pytest.mark.parametrize("text", [GOOD, ODD, SPLITS, NO_VARIANTS, *(path.read_text() for path in CONFIGS)])
 def test_a_resolved_config_reads_back_to_an_equal_one(text):
     sweep = config.parse(text, "x.yaml")
     again = config.parse(config.dump_resolved(sweep), "config.resolved.yaml")
@@ -251,7 +323,12 @@ def test_every_config_in_the_repository_loads_and_says_its_question(path):
 
 def test_a_bare_name_means_one_of_our_files_unless_there_is_one_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert config.load("smoke") == config.load("smoke.yaml") == config.load(CONFIGS[0].parent / "smoke.yaml")
+    ours = CONFIGS[0].parent / "smoke.yaml"
+    assert config.load("smoke") == config.load(ours)
+    assert config.which("smoke") == f"sweep file: {ours}"
+    assert config.which(ours) is None
+    with pytest.raises(BenchError, match=r"^smoke\.yaml: no such file"):
+        config.load("smoke.yaml")
     (tmp_path / "smoke").write_text("schema: 2\n")
     with pytest.raises(BenchError, match="smoke:1:1: schema: found 2"):
         config.load("smoke")

@@ -11,7 +11,8 @@ from bench.deciding import join
 from bench.deciding.compare import compare_off_on
 from bench.deciding.decompose import Bounds, Decomposition, LaneTimes, decompose
 from bench.measure.settings import MeasureSettings
-from bench.results import Trial
+from bench.results import PERTURBED, Measurement, StageTimes, Trial
+from moe_impl.options import Workload
 
 SECONDS = st.floats(min_value=1e-7, max_value=4000.0)
 QUIET = synthetic.Noise(0.0, 0.0)
@@ -107,6 +108,23 @@ def test_idle_of_the_serial_run_is_no_stage_time() -> None:
     assert with_idle.t2s_lanes.compute_s == pytest.approx(without.t2s_lanes.compute_s)
 
 
+def test_a_perturbed_stage_pass_withholds_what_is_made_of_it() -> None:
+    def doubted(role: str) -> synthetic.Builder:
+        def change(m: Measurement, pass_index: int, work: Workload) -> Measurement:
+            return replace(m, flags=(f"{PERTURBED}: its span is 1.20x",)) if m.role == role and pass_index == 1 else m
+
+        return synthetic.Builder(change=change)
+
+    sound = known(synthetic.Builder())
+    assert sound.efficiency is not None
+    for role in ("T1", "T2s", "T2o"):
+        why = known(doubted(role))
+        assert why.efficiency is None
+        assert [stage for stage, _ in why.dilation] == [stage for stage, _ in sound.dilation]
+        assert {ratio for _, ratio in why.dilation} == {None}
+        assert why.bounds == sound.bounds
+
+
 def test_dilation_compares_overlapped_with_serial_stages() -> None:
     why = known(synthetic.Builder(truth=synthetic.Truth(dilation=1.25)))
     assert dict(why.dilation) == pytest.approx(dict.fromkeys(dict(why.dilation), 1.25))
@@ -129,3 +147,17 @@ def test_without_stage_times_the_three_times_still_stand() -> None:
 def test_without_a_serial_split_run_there_is_no_decomposition() -> None:
     builder = synthetic.Builder(change=lambda m, p, w: synthetic.failed(m) if m.role == "T2s" else m)
     assert decomposed(builder.trials(synthetic.cases([2048]))) is None
+
+
+def test_a_variant_that_turned_itself_off_is_taken_apart_by_the_micro_batches_it_ran_with() -> None:
+    def as_t1(m: Measurement, pass_index: int, work: Workload) -> Measurement:
+        if m.role == "T1":
+            return m
+        assert m.stages is not None
+        op_s = {stage: [[sum(ubatches)] for ubatches in layers] for stage, layers in m.stages.op_s.items()}
+        return replace(m, effective_split_factor=1, stages=StageTimes(m.stages.span_s, op_s))
+
+    builder = synthetic.Builder(noise=QUIET, change=as_t1)
+    why = known(builder, splits=(4,))
+    assert why.bounds is not None
+    assert why.bounds.ideal_s == pytest.approx(why.t2s_s, rel=1e-6), "one micro-batch overlaps with nothing"

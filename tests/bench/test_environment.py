@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from bench import environment
+from bench import environment, version
 from bench.errors import BenchError
 
 CPU = torch.device("cpu")
@@ -66,6 +66,44 @@ def test_only_listed_settings_leave_the_environment(monkeypatch: pytest.MonkeyPa
 def test_a_package_that_is_not_installed_is_none() -> None:
     assert environment.installed("no-such-package-of-ours") is None
     assert environment.installed("torch") is not None
+
+
+def test_the_code_that_ran_is_recorded() -> None:
+    assert environment.environment(CPU)["bench"] == {"version": version.version(), "checkout": version.checkout()}
+
+
+def test_a_gpus_clocks_and_limits_are_what_nvml_says_and_unknown_where_it_is_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class NVMLError(Exception):
+        pass
+
+    def silent(handle: str) -> int:
+        raise NVMLError
+
+    nvml = ModuleType("pynvml")
+    vars(nvml).update(
+        NVMLError=NVMLError,
+        NVML_CLOCK_SM=1,
+        NVML_CLOCK_MEM=2,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByUUID=lambda uuid: {"GPU-ab": "first"}[uuid],
+        nvmlDeviceGetClockInfo=lambda handle, kind: {1: 1980, 2: 2619}[kind],
+        nvmlDeviceGetMaxClockInfo=lambda handle, kind: 1980,
+        nvmlDeviceGetPowerManagementLimit=lambda handle: 700_000,
+        nvmlDeviceGetPersistenceMode=silent,
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    assert environment.gpu_state("ab") == environment.gpu_state("GPU-ab")
+    assert environment.gpu_state("ab") == {
+        "sm_clock_mhz": 1980,
+        "sm_clock_max_mhz": 1980,
+        "memory_clock_mhz": 2619,
+        "power_limit_w": 700.0,
+        "persistence_mode": None,
+    }
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert environment.gpu_state("ab") == {}
 
 
 def test_the_driver_is_unknown_without_nvml(monkeypatch: pytest.MonkeyPatch) -> None:

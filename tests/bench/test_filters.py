@@ -65,13 +65,15 @@ def test_a_filtered_variant_keeps_its_own_t1_and_t2s(everything, text, labels):
         (
             "token=16",
             "--filter: unknown key token, did you mean tokens? allowed: model, ep_size, layers, tokens, precision,"
-            " routing, seed, link, experts, engine, split_factor, receive, launch, order",
+            " routing, seed, link, experts, engine, split_factor, split, receive, launch, order",
         ),
         ("tokens=17", "--filter: tokens=17 matches nothing, this sweep has: 16, 64"),
         ("link=locl", "--filter: link=locl matches nothing, did you mean local? this sweep has: local, h800-nvlink-ep8,"
                       " 20GB/s-5us-4sm"),
         ("split_factor=3", "--filter: split_factor=3 matches nothing, this sweep has: 1, 2, 4"),
         ("tokens", "--filter: found 'tokens', expected KEY=VALUE[,KEY=VALUE...], such as tokens=1024,engine=streams"),
+        ("tokens=16,64", "--filter: found '64' without its key; `or` is spelled tokens=16,tokens=64"),
+        ("seed=0,tokens=16,tokens=64, 8", "--filter: found ' 8' without its key; `or` is spelled tokens=64,tokens=8"),
         ("", "--filter: found '', expected KEY=VALUE[,KEY=VALUE...], such as tokens=1024,engine=streams"),
         ("precision=bf16,experts=triton", "--filter: no case matches all of precision=bf16,experts=triton"),
     ],

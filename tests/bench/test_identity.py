@@ -6,7 +6,7 @@ import pytest
 
 from bench.identity import canonical, case_id, variant_id
 from moe_impl.links import LOCAL, PACED_PRESETS
-from moe_impl.options import Link, LinkTime, Variant, Workload
+from moe_impl.options import Link, LinkTime, SplitPolicy, Variant, Workload
 from moe_impl.shapes import PRESETS
 
 WORKLOAD = Workload(PRESETS["deepseek-v3"], ep_size=8, layers=2, tokens=1024, precision="bf16")
@@ -25,6 +25,14 @@ def test_a_fields_default_does_not_enter() -> None:
     assert canonical(Variant("torch", engine="streams", split_factor=2)) == {"experts": "torch"}
     assert canonical(replace(WORKLOAD, seed=0)) == canonical(WORKLOAD)
     assert canonical(replace(WORKLOAD, seed=1)) == {**canonical(WORKLOAD), "seed": 1}
+
+
+def test_a_split_policys_defaults_do_not_enter_either() -> None:
+    assert canonical(Variant("torch", split=SplitPolicy("equal"))) == {"experts": "torch"}
+    assert canonical(Variant("torch", split=SplitPolicy("balanced", min_tokens=9))) == {
+        "experts": "torch",
+        "split": {"policy": "balanced", "min_tokens": 9},
+    }
 
 
 def test_a_new_axis_with_a_default_leaves_every_id_alone() -> None:

@@ -1,5 +1,6 @@
 """One case in one pass: checked, timed and stamped, in this order, and told step by step."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,11 @@ import pytest
 from one_pass import SETTINGS, Pass, by_role
 from small_sweep import small_case
 
+from bench.cases import with_companions
 from bench.identity import variant_id
 from bench.results import Measurement, Status
+from moe_impl.options import SplitPolicy
+from moe_impl.support import TBO_OFF
 
 
 @pytest.fixture
@@ -30,8 +34,26 @@ def test_a_case_that_works_is_checked_timed_and_stamped(one_pass: Pass) -> None:
         assert m.memory is None, "a CPU has no allocator to ask"
         assert "cpu: functional check, no performance claim" in m.labels
     assert sorted(place for m in trial.measurements for place in m.places) == list(range(12))
+    # pass 4 of three variants begins with the second one
+    assert [m.places for m in trial.measurements] == [(2, 3, 8, 9), (0, 5, 6, 11), (1, 4, 7, 10)]
     assert by_role(trial)["T1"].check.same_as_unsplit is None  # type: ignore[union-attr]
     assert 0 < trial.overhead_s < trial.elapsed_s
+
+
+def test_a_batch_under_min_tokens_is_recorded_as_run_unsplit(one_pass: Pass) -> None:
+    case = small_case(tokens=16)
+    at_least_17 = replace(case.variants[-1], split=SplitPolicy(min_tokens=17))
+    variants = tuple(dict.fromkeys((*with_companions(at_least_17), *case.variants)))
+    t1, t2s_off, t2o_off, t2s, t2o = one_pass.run(replace(case, variants=variants)).measurements
+    for m in (t2s_off, t2o_off):
+        assert (m.status, m.effective_split_factor, m.variant.split_factor) == (Status.OK, 1, 2)
+        assert TBO_OFF in m.limits
+        assert TBO_OFF in m.labels
+        assert m.stages is not None
+        assert {len(row) for row in m.stages.op_s["gemm1"]} == {1}
+    for m in (t1, t2s, t2o):
+        assert m.effective_split_factor is None
+        assert TBO_OFF not in m.limits
 
 
 def test_the_traffic_is_that_of_the_true_routing(one_pass: Pass) -> None:

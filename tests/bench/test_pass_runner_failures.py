@@ -10,10 +10,12 @@ from small_sweep import small_case
 from torch import Tensor
 
 from bench import correctness
+from bench.cases import Case
 from bench.identity import variant_id
 from bench.pass_runner import CaseFailureError
 from bench.results import Status
 from bench.running import progress_file
+from bench.targets import Target, Targets
 from moe_impl.options import Link, LinkTime
 from moe_impl.state import UbatchState
 
@@ -135,7 +137,15 @@ def test_a_raise_is_reported_with_phase_variant_and_position(
 def test_a_link_faster_than_the_machine_fails_the_case_before_anything_is_timed(
     one_pass: Pass, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.targets.SUSTAIN_SLACK_S", {"cpu": 0.0})
+    build = Targets.build
+
+    def as_if_on_a_gpu(self: Targets, case: Case) -> Target:
+        target = build(self, case)
+        target.device = torch.device("cuda")
+        return target
+
+    monkeypatch.setattr(Targets, "build", as_if_on_a_gpu)
+    monkeypatch.setattr("bench.targets.SUSTAIN_SLACK_S", 0.0)
     impossible = Link("paced", 4, (LinkTime("dispatch", 0.0, 1e18), LinkTime("combine", 0.0, 1e18)))
     with pytest.raises(CaseFailureError) as ended:
         one_pass.run(replace(small_case(), link=impossible))

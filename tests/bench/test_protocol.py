@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from bench.deciding.stats import paired_logs
 from bench.measure.protocol import MAX_WARM_UP_CALLS, Samples, measure, repeats_for, warm_up
 from bench.measure.settings import MeasureSettings
 from bench.measure.timer import HostTimer
@@ -39,11 +40,11 @@ class Recorder:
 
         return call
 
-    def measure(self, settings: MeasureSettings) -> dict[str, Samples]:
+    def measure(self, settings: MeasureSettings, pass_index: int = 0) -> dict[str, Samples]:
         def announce(what: str, current: str | None) -> None:
             self.announced.append((what, current, len(self.called)))
 
-        return measure(self.calls, ScriptedTimer(), settings, announce)
+        return measure(self.calls, ScriptedTimer(), settings, announce, pass_index)
 
 
 NO_REPEATS = MeasureSettings(rounds=2, round_min_s=0.0, warm_up_s=0.0)
@@ -59,6 +60,25 @@ def test_samples_know_their_place_and_round() -> None:
     samples = Recorder().measure(NO_REPEATS)
     assert samples["A"] == Samples([1e-3] * 4, [0, 5, 6, 11], [0, 0, 1, 1])
     assert samples["C"] == Samples([4e-3] * 4, [2, 3, 8, 9], [0, 0, 1, 1])
+
+
+@pytest.mark.parametrize(("pass_index", "order"), [(1, "BCAACB"), (2, "CABBAC"), (3, "ABCCBA"), (4, "BCAACB")])
+def test_each_pass_begins_with_another_variant_and_still_mirrors(pass_index: int, order: str) -> None:
+    recorder = Recorder()
+    samples = recorder.measure(NO_REPEATS, pass_index)
+    assert "".join(recorder.called) == "AAABBBCCC" + 2 * order
+    assert list(samples) == ["A", "B", "C"]
+    for name, one in samples.items():
+        assert one.places == [place for place, called in enumerate(2 * order) if called == name]
+
+
+def test_a_rotated_order_still_cancels_drift_between_paired_samples() -> None:
+    """Every variant takes 1 s and the clock drifts: each mirrored block's sums must be equal."""
+    for pass_index in range(3):
+        samples = Recorder().measure(NO_REPEATS, pass_index)
+        drifting = {name: [1 + 0.01 * place for place in one.places] for name, one in samples.items()}
+        for name in ("B", "C"):
+            assert paired_logs(drifting["A"], drifting[name]) == pytest.approx([0.0, 0.0], abs=1e-12)
 
 
 def test_a_round_repeats_its_order_until_it_is_long_enough() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import re
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from bench.deciding.break_even import Kind
 from bench.errors import BenchError
 from bench.render import document, files, html, markdown, plots, sentences, tables, terminal, words
 from bench.report_model import ReportModel
-from bench.results import Measurement, Status
+from bench.results import PERTURBED, Measurement, Status
 from moe_impl.links import LOCAL
 from moe_impl.options import Workload
 from moe_impl.support import BF16_TRAFFIC, CPU_ONLY, EMULATED, MODELLED_COMM
@@ -75,7 +76,10 @@ def test_no_failure_or_skip_is_left_out(model: ReportModel) -> None:
     for text in (printed(model, 200), markdown.page(model)):
         assert "oom in pass 3, 4 and 5: CUDA out of memory <in> phase check" in text.replace("\\<", "<")
         assert "4 micro-batches" in text
-    assert "tokens=4096,precision=nvfp4-w4a16,link=h800-nvlink-ep8,experts=triton,split_factor=4" in failure.command
+    assert failure.command == (
+        "bench sweep runs/synthetic/config.resolved.yaml --out runs/synthetic --resume --device cuda "
+        "--filter tokens=4096,precision=nvfp4-w4a16,link=h800-nvlink-ep8,experts=triton,split_factor=4"
+    )
 
 
 def test_markdown_hides_nothing_that_looks_like_its_own_signs(model: ReportModel) -> None:
@@ -162,6 +166,75 @@ def test_doubts_are_told_once_a_kind() -> None:
     assert "Doubt at 256: stage pass perturbed." in tables.decision(section).notes
 
 
+def test_a_perturbed_row_shows_no_efficiency_and_no_dilation() -> None:
+    def doubted(m: Measurement, pass_index: int, work: Workload) -> Measurement:
+        return replace(m, flags=(f"{PERTURBED}: 1.2x",)) if (work.tokens, m.role) == (256, "T2s") else m
+
+    trials = synthetic.Builder(change=doubted).trials(synthetic.cases((256, 1024)))
+    found = report.build(synthetic.StubRun(trials))
+    (section,) = found.sections
+    assert [row[-1] == "n/a" for row in tables.decision(section).rows] == [True, False]
+    stages = tables.dilation(section)
+    assert stages is not None
+    assert all(row[1] == "n/a" != row[2] for row in stages.rows)
+    told = json.loads(json.dumps(document.document(found), allow_nan=False))["comparisons"][0]["decomposition"]
+    assert told["efficiency"] is None
+    assert set(told["dilation"].values()) == {None}
+
+
+def test_every_report_counts_its_oracle_checks(model: ReportModel) -> None:
+    said = "67 of 67 oracle checks passed, largest relative error 0.001, tolerance 0.01."
+    for text in (printed(model, 200), markdown.page(model), html.page(model)):
+        assert said in text
+    wrong = synthetic.Builder(passes=2, change=lambda m, p, w: wrong_once(m, p))
+    found = report.build(synthetic.StubRun(wrong.trials(synthetic.cases((256,)))))
+    assert sentences.checks(found) == "5 of 6 oracle checks passed, largest relative error not finite, tolerance 0.01."
+    json.dumps(document.document(found), allow_nan=False)
+
+
+def wrong_once(m: Measurement, pass_index: int) -> Measurement:
+    if m.role != "T2o" or pass_index == 0 or m.check is None:
+        return m
+    return replace(
+        m, status=Status.INCORRECT, samples_s=(), check=replace(m.check, relative_error=math.nan, passed=False)
+    )
+
+
+def test_a_complete_run_says_nothing_and_a_cut_one_how_much_it_lacks(model: ReportModel) -> None:
+    assert sentences.coverage(model) == []
+    trials = synthetic.Builder().trials(synthetic.cases((256, 1024), splits=(2, 4)))
+    run = synthetic.StubRun(trials)
+    (cut,) = sentences.coverage(report.build(run, trials[:-3]))
+    assert cut == "Incomplete: 7 of 10 Trials (filtered, or not run to the end)."
+    (narrow,) = sentences.coverage(report.build(run, report.only(trials, "split_factor=2")))
+    assert narrow.startswith("Incomplete: 10 of 10 Trials, 10 of them without all their variants (")
+
+
+def test_undecided_is_not_said_as_no() -> None:
+    trials = synthetic.Builder(passes=1).trials(synthetic.cases((256, 1024)))
+    found = report.build(synthetic.StubRun(trials))
+    assert "undecided whether it pays" in sentences.headline(found)
+    assert "at no token count" not in markdown.page(found)
+
+
+def test_a_negative_gain_is_drawn(model: ReportModel) -> None:
+    assert "negative gain" not in plots.of(model)[1].svg
+    slow = synthetic.Builder(change=lambda m, p, w: synthetic.rescaled(m, 3) if m.role == "T2o" else m)
+    found = report.build(synthetic.StubRun(slow.trials(synthetic.cases((256,)))))
+    why = found.sections[0].rows[0].decomposition
+    assert why is not None
+    assert why.gain_s < 0
+    assert "negative gain" in plots.of(found)[1].svg
+
+
+def test_the_legend_of_the_speedups_lies_below_the_axis(model: ReportModel) -> None:
+    texts = re.findall(r'<text[^>]*?y="([\d.]+)"[^>]*>([^<]+)<', plots.of(model)[0].svg)
+    axis = max(float(y) for y, text in texts if text.startswith("tokens of this rank"))
+    legend = [float(y) for y, text in texts if text.startswith("streams x")]
+    assert len(legend) == 2
+    assert min(legend) > axis
+
+
 def test_two_noisy_passes_give_bounds_not_digits() -> None:
     noise = synthetic.Noise(sample=0.5, process=0.5)
     trials = synthetic.Builder(noise=noise, passes=2, pairs=2).trials(synthetic.cases((256,)))
@@ -209,7 +282,8 @@ def test_the_speedup_plot_has_one_line_a_series_and_its_break_even(model: Report
     assert {"streams x2 triton, nvfp4-w4a16", "streams x4 triton, nvfp4-w4a16"} <= set(drawn)
     crossing = model.sections[0].break_even.crossing
     assert crossing is not None
-    assert f"≈{crossing:.0f}" in drawn
+    assert f"≈{words.about(crossing)}" in drawn
+    assert words.about(867) == "870"
     assert any("tokens of this rank" in text for text in drawn)
 
 

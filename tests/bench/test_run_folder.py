@@ -75,7 +75,7 @@ def test_a_folder_that_is_not_empty_is_refused_without_resume(tmp_path: Path) ->
 def test_a_file_as_out_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     for opens in (run_writer.create, run_writer.resume):
-        with pytest.raises(BenchError, match=r"out: (File exists|Not a directory)"):
+        with pytest.raises(BenchError, match=r"out: is a file, not a folder; name another --out$"):
             opens(tmp_path / "out", CONFIG)
 
 
@@ -298,7 +298,20 @@ def test_a_changed_measure_is_refused_by_key() -> None:
     resume.refuse_changed_measure(MeasureSettings(), MeasureSettings())
 
 
-def test_another_gpu_may_not_go_on_with_a_run() -> None:
-    with pytest.raises(BenchError, match=r"measured on NVIDIA H100 80GB HBM3 \(cuda\), this is Synthetic CPU \(cpu\)"):
-        resume.refuse_other_machine([made_up(machine=H100)], CPU)
-    resume.refuse_other_machine([made_up(machine=H100)], replace(H100, torch_version="9.9"))
+@pytest.mark.parametrize(
+    ("field", "value", "stored"),
+    [
+        ("name", "NVIDIA H200", "NVIDIA H100 80GB HBM3"),
+        ("torch_version", "9.9", "2.13.0"),
+        ("triton_version", None, "3.9.0"),
+        ("memory_bytes", 2**30, 80 * 2**30),
+    ],
+)
+def test_a_machine_that_differs_in_any_fact_may_not_go_on_with_a_run(field: str, value: object, stored: object) -> None:
+    with pytest.raises(BenchError) as refused:
+        resume.refuse_other_machine([made_up(machine=H100)], replace(H100, **{field: value}))
+    assert str(refused.value) == (
+        f"--resume: machine.{field}: the run was measured with {stored}, this machine has {value}; "
+        "start a new run with another --out"
+    )
+    resume.refuse_other_machine([made_up(machine=H100)], H100)

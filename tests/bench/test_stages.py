@@ -39,11 +39,18 @@ def test_a_table_is_indexed_by_stage_layer_and_micro_batch() -> None:
 
 def test_one_slow_iteration_does_not_show_in_the_median() -> None:
     slow = 7
-    run = SleepyRun(lambda iteration, position: 0.05 if (iteration, position) == (0, slow) else 2e-4)
+    run = SleepyRun(lambda iteration, position: 0.05 if (iteration, position) == (1, slow) else 2e-4)
     found = stage_times(run, torch.device("cpu"))  # type: ignore[arg-type]
     op = SCHEDULE.ops[slow]
     assert 2e-4 <= found.op_s[op.stage][op.layer][op.ubatch] < 0.02
-    assert run.iteration == 3
+    assert run.iteration == 4
+
+
+def test_the_first_iteration_is_not_recorded() -> None:
+    """Nor the second, by the median: with two slow ones among three recorded, the median would be slow."""
+    run = SleepyRun(lambda iteration, position: 0.01 if iteration < 2 else 1e-4)
+    found = stage_times(run, torch.device("cpu"))  # type: ignore[arg-type]
+    assert found.span_s < 0.01 * len(SCHEDULE.ops) / 2
 
 
 def test_the_span_reaches_from_the_first_start_to_the_last_end() -> None:

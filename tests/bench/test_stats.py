@@ -53,6 +53,18 @@ def test_the_interval_is_students_t_over_pass_means(passes: int, confidence: flo
     assert found.half_width == pytest.approx(t * sd / math.sqrt(passes), rel=5e-4)
 
 
+def test_the_minimum_detectable_effect_is_found_in_four_of_five_runs() -> None:
+    draw = random.Random(3)
+    sd, passes = 0.005, 5
+    first = stats.estimate([[sd * step] for step in (-1.2649, -0.6325, 0.0, 0.6325, 1.2649)])  # of spread sd
+    assert first.between_sd == pytest.approx(sd, rel=1e-3)
+    quantiles = 2.776 + 0.941  # Student's t, 4 degrees of freedom: 0.975 and 0.8
+    assert first.min_detectable == pytest.approx(math.expm1(quantiles * sd / math.sqrt(passes)), rel=1e-3)
+    effect = math.log1p(first.min_detectable or 0)
+    runs = [stats.estimate([[draw.gauss(effect, sd)] for _ in range(passes)]) for _ in range(2000)]
+    assert 0.72 <= sum((run.low or 0) > 1 for run in runs) / len(runs) <= 0.85
+
+
 def test_within_and_between_pass_spread_are_told_apart() -> None:
     found = stats.estimate([[0.0, 0.02], [0.1, 0.12]])
     assert found.within_sd == pytest.approx(math.sqrt(2) * 0.01)

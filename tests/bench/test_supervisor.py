@@ -7,12 +7,14 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from small_sweep import FAKE_WORKER, Script, small_case
 from synthetic import CPU, H100
 
+from bench import planning
 from bench.cases import Case
 from bench.errors import BenchError, Exit
 from bench.measure.settings import MeasureSettings
@@ -273,6 +275,25 @@ def test_a_variant_whose_t1_cannot_run_is_skipped_with_it(monkeypatch: pytest.Mo
         ("T2s", "its T1 cannot run: too big"),
         ("T2o", "its T1 cannot run: too big"),
     ]
+
+
+def test_a_case_of_which_no_overlapped_variant_runs_answers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        settled, "unsupported_reason", lambda work, link, variant, machine: "too big" if variant.role == "T2o" else None
+    )
+    asked = small_case(16)
+    assert [(m.role, m.reason) for m in settled.skips(asked, CPU)] == [
+        ("T1", "no overlapped variant of this case can run"),
+        ("T2s", "no overlapped variant of this case can run"),
+        ("T2o", "too big"),
+    ]
+    with pytest.raises(BenchError, match="none of the 1 cases can run"):
+        settled.refuse_if_nothing_runs([asked], CPU)
+    plan = planning.make_plan([asked], MeasureSettings(), CPU)
+    assert (plan.running, plan.estimated_s) == ((), 0.0)
+    alone = replace(asked, variants=asked.variants[:1])
+    settled.refuse_if_nothing_runs([alone], CPU)
+    assert len(planning.make_plan([alone], MeasureSettings(), CPU).running) == 1
 
 
 def test_a_sweep_of_which_no_case_can_run_is_refused_with_the_reasons() -> None:

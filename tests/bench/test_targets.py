@@ -1,5 +1,6 @@
 """Weights are drawn once, the oracle answers once, and a link must be able to do what it models."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -8,12 +9,17 @@ import torch
 from small_sweep import small_case
 
 from bench import targets
-from bench.targets import LinkCannotSustainError, Targets
+from bench.cases import Case
+from bench.targets import LinkCannotSustainError, Target, Targets
+from moe_impl.links import HOST_LINK, LOCAL
 from moe_impl.options import Link, LinkTime, Variant, Workload
+from moe_impl.shapes import ModelShape
+from moe_impl.transport.cpu_rows import LocalCpu
 from moe_impl.weights import LayerWeights, draw_layer
 
 CPU = torch.device("cpu")
 PACED = Link("paced", 4, (LinkTime("dispatch", 1e-3, 1e9), LinkTime("combine", 2e-3, 1e9)))
+NODES = replace(PACED, copies="node")
 
 
 @pytest.fixture
@@ -89,26 +95,57 @@ def taking(**seconds: float) -> Callable[[Callable[[], object]], float]:
     return time_s
 
 
+def as_if_on_a_gpu(case: Case) -> Target:
+    """Copies on the CPU, judged as a GPU's."""
+    target = Targets(CPU).build(case)
+    target.device = torch.device("cuda")
+    return target
+
+
+def test_a_slow_link_fails_no_case_on_a_cpu() -> None:
+    def never(call: Callable[[], object]) -> float:
+        raise AssertionError("a CPU's link is not timed")
+
+    Targets(CPU).build(replace(small_case(), link=PACED)).check_link(never)
+
+
 def test_a_link_that_keeps_its_times_passes_by_its_fastest_transfer() -> None:
-    Targets(CPU).build(replace(small_case(), link=PACED)).check_link(taking(dispatch=1.01e-3, combine=2.01e-3))
+    as_if_on_a_gpu(replace(small_case(), link=PACED)).check_link(taking(dispatch=1.01e-3, combine=2.01e-3))
 
 
 @pytest.mark.parametrize(("dispatch_s", "combine_s", "slow"), [(9e-3, 2e-3, "dispatch"), (1e-3, 9e-3, "combine")])
 def test_a_link_that_is_slower_than_its_model_is_refused_by_direction(
     dispatch_s: float, combine_s: float, slow: str
 ) -> None:
-    target = Targets(CPU).build(replace(small_case(), link=PACED))
+    target = as_if_on_a_gpu(replace(small_case(), link=PACED))
     with pytest.raises(
         LinkCannotSustainError, match=rf"link cannot sustain the model: {slow} of \d+ bytes takes 9000 us"
     ):
         target.check_link(taking(dispatch=dispatch_s, combine=combine_s))
 
 
-def test_a_local_link_models_nothing_that_could_be_missed() -> None:
-    def never(call: Callable[[], object]) -> float:
-        raise AssertionError("a local link needs no transfer")
+def test_a_link_that_counts_node_copies_is_held_to_those() -> None:
+    """16 ranks, two nodes: with one expert a rank every token goes to 2 ranks, and to 1 or 2 nodes."""
+    case = small_case()
+    workload = replace(case.workload, model=ModelShape(64, 64, 16, 2), ep_size=16)
+    by_rank, by_node = (as_if_on_a_gpu(Case(workload, link, case.variants)) for link in (PACED, NODES))
+    found = []
+    for target in (by_rank, by_node):
+        with pytest.raises(LinkCannotSustainError) as refused:
+            target.check_link(taking(dispatch=9e-3, combine=9e-3))
+        found.append(int(re.search(r"of (\d+) bytes", str(refused.value))[1]))  # type: ignore[index]
+    row_bytes = workload.payload_row_bytes
+    assert found[0] == 2 * workload.tokens * row_bytes
+    assert workload.tokens * row_bytes < found[1] < found[0]
 
-    Targets(CPU).build(small_case()).check_link(never)
+
+@pytest.mark.parametrize("link", [LOCAL, HOST_LINK], ids=["local", "host_link"])
+def test_a_link_that_models_nothing_could_not_miss_it(link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(call: Callable[[], object]) -> float:
+        raise AssertionError("such a link needs no transfer")
+
+    monkeypatch.setattr(targets, "transport", lambda link, device: LocalCpu())
+    Targets(CPU).build(replace(small_case(), link=link)).check_link(never)
 
 
 def test_a_cpu_has_no_memory_figures_and_nothing_to_poison() -> None:

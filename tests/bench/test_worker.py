@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from small_sweep import small_case
 
 from bench.cases import Case
 from bench.errors import Exit
 from bench.measure.settings import MeasureSettings
+from bench.pass_runner import CaseFailureError
 from bench.results import Status, from_record
 from bench.running import progress_file
 from bench.running.messages import (
@@ -25,8 +27,13 @@ from bench.running.messages import (
     load_event,
 )
 from bench.running.worker_process import worker_command, worker_environment
-from bench.worker import first_line
-from moe_impl.options import Variant
+from bench.worker import failed, first_line
+from moe_impl.options import SplitPolicy, Variant
+from moe_impl.overlap.driver import Run
+from moe_impl.overlap.lanes import OneLane
+from moe_impl.overlap.schedule import build
+from moe_impl.overlap.threads import OpFailedError, run_threads
+from moe_impl.stages import Stage
 
 
 def test_a_probe_is_answered_with_one_ready_line() -> None:
@@ -79,14 +86,33 @@ def test_a_job_ends_in_a_trial_a_case(tmp_path: Path) -> None:
 
 def test_a_case_that_raises_ends_the_worker_with_what_and_where(tmp_path: Path) -> None:
     good = small_case(8)
-    too_few = replace(good, variants=(Variant("torch", split_factor=9),))  # what a supervisor would have skipped
-    code, events = run_job(tmp_path, too_few, good)
+    three = Variant("torch", split_factor=3, split=SplitPolicy("ratio", 0.4))  # what a supervisor would have skipped
+    code, events = run_job(tmp_path, replace(good, variants=(three,)), good)
     assert code == EXIT_AFTER_FAILURE
     last = events[-1]
     assert isinstance(last, Failed)
     assert (last.phase, last.status) == ("check", "error")
-    assert last.reason == "ValueError: 8 tokens cannot fill 9 micro-batches"
+    assert last.reason == "ValueError: a ratio cuts a batch in 2, not in 3"
     assert not any(isinstance(event, Finished) for event in events)
+
+
+@pytest.mark.parametrize(
+    ("raised", "status"), [(torch.OutOfMemoryError, "oom"), (MemoryError, "oom"), (ValueError, "error")]
+)
+def test_an_op_that_raises_in_an_engines_thread_keeps_its_status(raised: type[Exception], status: str) -> None:
+    schedule = build(1, 2, "yield_after")
+
+    def raising(state: object, layer: int) -> None:
+        raise raised("made up")
+
+    bodies = dict.fromkeys(Stage, raising)
+    failure = CaseFailureError("measure", "some id")
+    with pytest.raises(OpFailedError) as caught:
+        run_threads(Run(schedule, bodies, [None, None], OneLane(), lambda position: None))  # type: ignore[list-item]
+    failure.__cause__ = caught.value
+    told = failed("case", failure)
+    assert told.status == status
+    assert told.reason == f"OpFailedError: layer 0 ubatch 0 route: {raised.__name__}: made up"
 
 
 @pytest.mark.parametrize(

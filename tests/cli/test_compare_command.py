@@ -53,6 +53,64 @@ def test_compare_prints_the_decision_first(bench: Run, gpu_run: Path) -> None:
         assert said in out
 
 
+def test_a_run_that_lacks_trials_says_so(bench: Run, tmp_path: Path) -> None:
+    trials = synthetic.Builder().trials(synthetic.cases((256, 4096)))
+    run = synthetic.write_run(tmp_path / "cut", trials[:7], CONFIG)
+    code, out, _ = bench("compare", run, columns=200)
+    assert code == 0
+    assert out.splitlines()[1] == "Incomplete: 7 of 10 Trials (filtered, or not run to the end)."
+    assert json.loads(bench("compare", run, "--json")[1])["coverage"] == {
+        "trials": 7,
+        "planned": 10,
+        "partial": 0,
+        "complete": False,
+    }
+    assert bench("report", run)[0] == 0
+    for name in ("report.md", "report.html"):
+        assert "Incomplete: 7 of 10 Trials" in (run / name).read_text()
+
+
+def test_a_filter_is_incomplete_too(bench: Run, gpu_run: Path) -> None:
+    assert "Incomplete" not in bench("compare", gpu_run)[1]
+    assert "Incomplete: 5 of 10 Trials (filtered" in bench("compare", gpu_run, "--filter", "tokens=256")[1]
+
+
+@pytest.mark.parametrize("verb", ["compare", "report"])
+def test_a_torn_last_line_is_named(bench: Run, gpu_run: Path, verb: str) -> None:
+    results = gpu_run / "results.jsonl"
+    results.write_bytes(results.read_bytes()[:-100])
+    code, _, err = bench(verb, gpu_run)
+    assert code == 0
+    assert err.startswith(f"{results}:10: unfinished last line left out")
+    assert err.count("\n") == 1
+
+
+def test_a_stage_time_that_is_no_number_is_refused_by_file_and_line(bench: Run, gpu_run: Path) -> None:
+    results = gpu_run / "results.jsonl"
+    lines = results.read_text().splitlines()
+    record = json.loads(lines[3])
+    record["measurements"][1]["stages"]["op_s"]["gemm1"][0][0] = float("nan")
+    lines[3] = json.dumps(record)
+    results.write_text("\n".join(lines) + "\n")
+    code, out, err = bench("compare", gpu_run)
+    assert (code, out) == (2, "")
+    assert f"{results}:4: not a readable Trial: measurements.1.stages.op_s.gemm1: nan" in err
+
+
+@pytest.mark.parametrize("columns", [24, 40, 60, 79, 100])
+def test_a_narrow_terminal_costs_columns_and_no_digit(bench: Run, gpu_run: Path, columns: int) -> None:
+    _, out, _ = bench("compare", gpu_run, columns=columns)
+    lines = out.splitlines()
+    assert "…" not in out
+    assert [line for line in lines if line != line.rstrip()] == []
+    assert max(map(len, lines)) <= columns
+    wide = [line.split()[:3] for line in bench("compare", gpu_run, columns=200)[1].splitlines()]
+    shown = [line.split()[:3] for line in lines if line.split()[:1] in (["256"], ["4096"])]
+    assert len(shown) >= 2
+    assert all(row in wide for row in shown if len(row) == 3 and "." in row[1])
+    assert ("Too narrow for:" in " ".join(out.split())) == (columns < 79)
+
+
 def test_undecided_exits_0(bench: Run, cpu_run: Path) -> None:
     code, out, _ = bench("compare", cpu_run)
     assert code == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import cli
+from bench import cli, version
 from bench.running import probe
 from bench.running.messages import Ready
 from moe_impl.options import Machine
@@ -17,6 +17,7 @@ from moe_impl.options import Machine
 ROOT = Path(__file__).parents[2]
 SMOKE = str(ROOT / "configs" / "smoke.yaml")
 PREFILL = str(ROOT / "configs" / "deepseek-v3-ep8-prefill.yaml")
+HOST_LINK = str(ROOT / "configs" / "host-link.yaml")
 H100 = Machine("cuda", "NVIDIA H100 80GB HBM3", 85 * 10**9, 132, (9, 0), "2.13.0", "3.9.0")
 SMALL_GPU = Machine("cuda", "NVIDIA RTX 4000", 16 * 10**9, 48, (8, 9), "2.13.0", "3.9.0")
 CPU = Machine("cpu", "Some Processor", 16 * 10**9, torch_version="2.13.0")
@@ -92,7 +93,7 @@ def test_a_users_mistake_is_one_line_on_stderr_and_exit_code_2(arguments, messag
 
 def test_every_problem_of_a_sweep_file_is_a_line_of_its_own(tmp_path, capsys):
     path = tmp_path / "bad.yaml"
-    path.write_text(Path(SMOKE).read_text().replace("ep_size: 4", "ep_size: 0").replace("passes: 2", "passes: 0"))
+    path.write_text(Path(SMOKE).read_text().replace("ep_size: 4", "ep_size: 0").replace("passes: 3", "passes: 0"))
     assert cli.main(["plan", str(path)]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
@@ -144,6 +145,72 @@ def test_a_reader_that_goes_away_is_no_error(form):
     assert (done.returncode, done.stderr) == (cli.BROKEN_PIPE, "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["plan", SMOKE], ["plan", SMOKE, "--json"]])
+def test_a_full_standard_output_is_one_line(arguments, unbuffered):
+    code = (
+        "import sys; from bench import cli; from bench.running import probe; from bench.running.messages import Ready;"
+        "from moe_impl.options import Machine;"
+        "probe.probe = lambda device: Ready(Machine('cpu', 'x', 10**10), {});"
+        f"sys.exit(cli.main({arguments}))"
+    )
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert (done.returncode, done.stderr) == (2, "error: standard output: No space left on device\n")
+
+
+def test_another_os_error_is_still_internal(monkeypatch, capsys):
+    def broken(device):
+        raise OSError(5, "made up")
+
+    monkeypatch.setattr(probe, "probe", broken)
+    monkeypatch.setenv("BENCH_TRACEBACK", "1")
+    assert cli.main(["plan", SMOKE]) == 70
+    assert "made up" in capsys.readouterr().err
+
+
+def test_bench_says_its_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"bench {version.version()}\n"
+
+
+def test_a_bare_name_says_on_stderr_which_file_it_is(plan, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = plan(CPU, "smoke", "--json")
+    assert (code, err) == (0, f"sweep file: {SMOKE}\n")
+    assert json.loads(out)["cases"] == 4
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("ep_size: 4", "ep_size: 3", "case.ep_size: found 3, expected a divisor of 8 experts"),
+        ("precision: nvfp4-w4a16", "precision: bf16", "variants[0].experts: found triton"),
+    ],
+)
+def test_plan_refuses_a_value_that_can_run_nowhere(plan, tmp_path, right, wrong, said):
+    path = tmp_path / "nowhere.yaml"
+    path.write_text(Path(SMOKE).read_text().replace(right, wrong))
+    code, out, err = plan(H100, str(path))
+    assert (code, out) == (2, "")
+    assert said in err
+
+
+def test_plan_says_that_nvfp4_weights_are_held_twice(plan):
+    _, out, _ = plan(H100, PREFILL)
+    assert "NVFP4 weights: 2 copies, as drawn (the oracle's) and as the backend lays them out." in " ".join(out.split())
+    assert "2 copies" not in plan(H100, PREFILL, "--filter", "precision=bf16")[1]
+
+
 def test_plan_counts_first_and_says_that_everything_runs_on_a_large_gpu(plan):
     code, out, _ = plan(H100, PREFILL)
     first, second, *_ = out.splitlines()
@@ -162,10 +229,22 @@ def test_plan_exits_0_and_says_each_reason_once_where_a_backend_cannot_run(plan)
     assert "cpu: functional check, no performance claim" in out
 
 
+def test_plan_of_a_measured_link_says_what_it_needs_and_how_its_sizes_are_known(plan):
+    code, out, _ = plan(H100, HOST_LINK)
+    assert code == 0
+    assert out.startswith("6 cases, 18 variants, 5 passes: all cases run here, about ")
+    for label in ("measured comm (host link)", "sizes from the pre-drawn routing"):
+        assert label in out
+    code, out, _ = plan(CPU, HOST_LINK)
+    assert code == 0
+    assert "no case runs here" in out
+    assert "link host_link needs a CUDA GPU" in out
+
+
 def test_plan_exits_0_where_no_case_runs(plan):
     code, out, _ = plan(CPU, SMOKE, "--filter", "experts=triton")
     assert code == 0
-    assert out.startswith("4 cases, 12 variants, 2 passes: no case runs here\n")
+    assert out.startswith("4 cases, 12 variants, 3 passes: no case runs here\n")
 
 
 def test_plan_says_memory_reasons_once_for_all_sizes(plan):
@@ -198,9 +277,17 @@ def test_plan_as_json_agrees_with_the_sweep(plan):
     assert data["estimated_s"] > data["passes"] * per_pass
 
 
+def test_a_narrow_terminal_costs_columns_and_no_digit(plan):
+    wide, narrow = (plan(CPU, SMOKE, columns=columns)[1] for columns in (100, 40))
+    assert "…" not in narrow
+    assert narrow.count("Too narrow for: ") == 1
+    assert "Too narrow for" not in wide
+    assert [line for line in narrow.splitlines() if line != line.rstrip()] == []
+
+
 def test_a_longer_protocol_is_estimated_to_take_longer(plan, tmp_path):
     longer = tmp_path / "longer.yaml"
     longer.write_text(Path(SMOKE).read_text().replace("round_min: 0.05 s", "round_min: 5 s"))
     short_s, long_s = (json.loads(plan(CPU, path, "--json")[1])["estimated_s"] for path in (SMOKE, str(longer)))
-    # 2 passes x 4 cases x 2 rounds x (5 - 0.05) s
-    assert long_s - short_s == pytest.approx(2 * 4 * 2 * 4.95)
+    # 3 passes x 4 cases x 2 rounds x (5 - 0.05) s
+    assert long_s - short_s == pytest.approx(3 * 4 * 2 * 4.95)

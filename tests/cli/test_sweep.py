@@ -102,6 +102,20 @@ def test_failed_cases_end_in_exit_code_5_with_the_command_that_repeats_them(benc
     assert all(m.status is Status.OK for t in open_run(Path("run")).trials() for m in t.measurements)
 
 
+def test_the_reports_own_command_heals_the_run(bench, script: Script) -> None:
+    script.write({"do": "die", "at": "check", "role": "T2o", "tokens": 32})
+    _, out, _ = bench("sweep small.yaml --out run --json")
+    (command,) = {entry["command"] for entry in json.loads(out)["report"]["failures"]}
+    assert command == (
+        "bench sweep run/config.resolved.yaml --out run --resume --device cpu "
+        "--filter tokens=32,precision=nvfp4-w4a16,link=local,experts=torch,split_factor=2"
+    )
+    script.write()
+    assert bench(command.removeprefix("bench "))[0] == Exit.DONE
+    assert [w["tokens"] for w in script.workers] == [[32], [32]]
+    assert all(m.status is Status.OK for t in open_run(Path("run")).trials() for m in t.measurements)
+
+
 def test_a_skip_is_no_failure(bench) -> None:
     Path("small.yaml").write_text(SWEEP_FILE.replace("torch", "[torch, triton]"))
     code, out, err = bench("sweep small.yaml --out run --filter tokens=16")
@@ -181,7 +195,33 @@ def test_resume_on_another_machine_is_refused(bench, script: Script) -> None:
     script.machine = replace(script.machine, name="Another CPU")
     code, _, err = bench("sweep small.yaml --out run --resume")
     assert code == Exit.BAD_INPUT
-    assert "measured on Synthetic CPU (cpu), this is Another CPU (cpu)" in err
+    assert err == (
+        "error: --resume: machine.name: the run was measured with Synthetic CPU, this machine has Another CPU; "
+        "start a new run with another --out\n"
+    )
+
+
+def test_resume_with_a_sweep_file_that_lacks_a_stored_case_is_refused_and_changes_nothing(bench) -> None:
+    bench("sweep small.yaml --out run --filter tokens=16")
+    before = {path: path.read_bytes() for path in Path("run").glob("*.*")}
+    Path("small.yaml").write_text(SWEEP_FILE.replace("[16, 32]", "[32, 64]"))
+    code, _, err = bench("sweep small.yaml --out run --resume")
+    assert code == Exit.BAD_INPUT
+    assert err.startswith("error: --resume: the run holds 1 case that the sweep file does not list, such as model=h64-")
+    assert "tokens=16," in err
+    assert err.count("\n") == 1
+    assert before == {path: path.read_bytes() for path in Path("run").glob("*.*")}
+
+
+def test_resume_takes_other_thresholds_for_they_measure_nothing(bench, script: Script) -> None:
+    bench("sweep small.yaml --out run")
+    script.write()
+    Path("small.yaml").write_text(SWEEP_FILE.replace("passes: 2", "passes: 2, decide_beyond: 0.5 %, same_within: 2 %"))
+    code, _, err = bench("sweep small.yaml --out run --resume")
+    assert code == Exit.DONE
+    assert "nothing left to do" in err
+    assert script.workers == []
+    assert open_run(Path("run")).config().measure.same_within == 0.02
 
 
 def test_an_internal_error_says_what_is_kept(bench, script: Script) -> None:

@@ -3,15 +3,23 @@
 import importlib.util
 import re
 import subprocess
+import sys
 from dataclasses import fields
+from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from bench import cli
 from bench.cli import VERBS
 from bench.config import load
+from bench.errors import Exit
 from bench.measure.settings import MeasureSettings
-from moe_impl.options import Variant
+from moe_impl.links import PACED_PRESETS
+from moe_impl.options import Engine, Variant
+from moe_impl.overlap import schedule
+from moe_impl.shapes import PRESETS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -22,6 +30,23 @@ DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob(
 def test_the_readme_lists_every_verb_and_no_other() -> None:
     table = README.split("## Verbs")[1].split("##")[0]
     assert re.findall(r"^\| `bench (\w+)", table, re.MULTILINE) == list(VERBS)
+
+
+def test_the_readme_lists_every_exit_code_that_a_verb_ends_with() -> None:
+    codes = README.split("Exit codes: ")[1].split("\n\n")[0].split(". [")[0]
+    kept = {Exit.REGRESSION, Exit.UNDECIDED}
+    listed = {int(code) for code in re.findall(r"(?:^|,)\s+(\d+) \w", f", {codes}")}
+    assert listed == {int(code) for code in Exit if code not in kept} | {cli.BROKEN_PIPE}
+
+
+def test_no_help_names_what_is_not_there() -> None:
+    assert not [name for name in ("--gate", "regression", "with another") if name in cli_help()]
+
+
+def cli_help() -> str:
+    calls = [["--help"], *([verb, "--help"] for verb in VERBS)]
+    run = [subprocess.run([sys.executable, "-m", "bench.cli", *call], cwd=ROOT, capture_output=True) for call in calls]
+    return "".join(done.stdout.decode() for done in run)
 
 
 @pytest.mark.parametrize("doc", DOCS, ids=lambda path: path.name)
@@ -53,14 +78,53 @@ def test_the_key_table_is_complete() -> None:
     assert {key for key in keys if key.startswith("variants.")} == {f"variants.{spec.name}" for spec in fields(Variant)}
 
 
+def test_every_preset_has_its_row_with_its_numbers() -> None:
+    rows = [row for row in SWEEP_FILE.splitlines() if row.startswith("| `")]
+    for name, model in PRESETS.items():
+        [row] = [row for row in rows if f"`{name}`" in row]
+        assert f"| {model.hidden_size}, {model.intermediate_size} |" in row
+        assert str(model.num_experts) in row
+        assert f", {model.top_k} |" in row
+        assert ("shape only" in row) == (model.note is not None)
+    for name, link in PACED_PRESETS.items():
+        [row] = [row for row in rows if f"`{name}`" in row]
+        dispatch, combine = (time.bandwidth_bytes_per_s / 1e9 for time in link.times)
+        assert f"| {dispatch:.0f}, {combine:.0f} GB/s" in row
+        assert ("node copies" in row) == (link.copies == "node")
+        assert f"| {link.comm_sms}" in row
+        assert ("| assumed |" in row) == ("alpha assumed" in link.source)
+
+
 def test_every_row_of_the_readme_table_is_a_row_of_the_report() -> None:
     report = (ROOT / re.search(r"\[report\]\(([^)]+)\)", README).group(1)).read_text()
-    rows = re.findall(r"^\| (\d+) \| (.+?x \[.+?\]) \| (\w+) \| (.+?x \[.+?\]) \| (\w+) \|$", README, re.MULTILINE)
+    row = re.compile(r"^\| (\d+)(?: \*)? \| (.+?x \[.+?\]) \| (\w+) \| (.+?x \[.+?\]) \| (\w+) \|$", re.MULTILINE)
+    rows = row.findall(README)
     assert len(rows) >= 5
     for tokens, nvfp4, verdict, bf16, other in rows:
         for series, cells, said in (("streams x2 triton", nvfp4, verdict), ("streams x2 torch", bf16, other)):
             section = report.split(f"## {series}")[1].split("\n## ")[0]
             assert f"| {tokens} | {cells} | {said} |" in section
+
+
+def test_the_readme_marks_the_rows_with_a_doubt_and_repeats_the_break_evens() -> None:
+    report = (ROOT / re.search(r"\[report\]\(([^)]+)\)", README).group(1)).read_text()
+    answers = []
+    for series in ("streams x2 triton", "streams x2 torch"):
+        section = report.split(f"## {series}")[1].split("\n## ")[0]
+        doubted = set(re.findall(r"\d+", re.search(r"^Doubt at (.+): stage pass perturbed", section, re.M).group(1)))
+        for tokens, mark in re.findall(r"^\| (\d+)( \*)? \| .+x \[", README, re.MULTILINE):
+            assert bool(mark) == (tokens in doubted), (series, tokens)
+        answers.append(re.search(r"about (\d+) \(interpolated between 2048 and 4096\)", section).group(1))
+    nvfp4, bf16 = answers
+    assert f"from about {nvfp4} tokens on with NVFP4 weights and {bf16} with bf16" in README
+
+
+def test_the_engines_page_shows_what_the_schedule_draws() -> None:
+    page = (ROOT / "docs" / "ENGINES.md").read_text()
+    shown = re.findall(r"^## (\w+), (\w+)\n\n```\n(.*?)\n```$", page, re.MULTILINE | re.DOTALL)
+    assert sorted((engine, order) for engine, order, _ in shown) == sorted(product(get_args(Engine), schedule.ORDERS))
+    for engine, order, drawing in shown:
+        assert drawing == schedule.build(1, 2, order).drawn(engine), f"{engine}, {order}"
 
 
 def test_make_help_lists_what_the_readme_calls() -> None:

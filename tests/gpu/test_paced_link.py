@@ -25,8 +25,9 @@ def transfer():  # type: ignore[no-untyped-def]
 
     counts = torch.arange(ROWS + 1, device=device, dtype=torch.int32)
 
-    def send(used: int, time: LinkTime, trace: torch.Tensor | None = None) -> None:
-        paced_move(source, target, counts[used : used + 1], state, time, CTAS, index, trace)
+    def send(used: int, time: LinkTime, trace: torch.Tensor | None = None, charged: int | None = None) -> None:
+        counted = None if charged is None else counts[charged : charged + 1]
+        paced_move(source, target, counts[used : used + 1], state, time, CTAS, index, counted, trace)
 
     return source, index, target, send
 
@@ -47,6 +48,17 @@ def test_takes_alpha_plus_bytes_over_bandwidth(transfer, used: int, bandwidth: f
     timer = CudaEventTimer()
     taken_s = min(timer.device_time_s(lambda: send(used, time)) for _ in range(5))
     modelled_s = time.seconds(used * H * 2)
+    assert modelled_s * 0.99 <= taken_s <= modelled_s * 1.02 + 10e-6, (taken_s, modelled_s)
+
+
+def test_a_link_that_counts_fewer_rows_charges_those_and_moves_all(transfer) -> None:  # type: ignore[no-untyped-def]
+    source, index, target, send = transfer
+    time = LinkTime("dispatch", 15e-6, 25e9)
+    send(ROWS, time, charged=ROWS // 4)
+    assert torch.equal(target, source[index.long()])
+    timer = CudaEventTimer()
+    taken_s = min(timer.device_time_s(lambda: send(ROWS, time, charged=ROWS // 4)) for _ in range(5))
+    modelled_s = time.seconds(ROWS // 4 * H * 2)
     assert modelled_s * 0.99 <= taken_s <= modelled_s * 1.02 + 10e-6, (taken_s, modelled_s)
 
 

@@ -36,6 +36,27 @@ def test_rows_are_laid_out_alike_on_both_devices(routed: tuple[rows.SentRows, ro
         assert torch.equal(getattr(cpu, name)[:used], getattr(gpu, name)[:used].cpu())
 
 
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("ranks", [8, 16, 32])
+def test_the_routing_kernel_routes_every_model_and_counts_nodes_as_plain_torch_does(name: str, ranks: int) -> None:
+    from moe_impl.kernels.route_tokens import route_tokens
+
+    model = PRESETS[name]
+    if model.num_experts % ranks:
+        pytest.skip(f"{model.num_experts} experts on {ranks} ranks")
+    generator = torch.Generator("cuda").manual_seed(7)
+    logits = torch.randn(1003, model.num_experts, generator=generator, device="cuda")
+    bias = None
+    if model.router.selection_bias:
+        bias = 0.001 * torch.randn(model.num_experts, generator=generator, device="cuda")
+    arguments = (model.num_experts, ranks)
+    plain = rows.plan_rows(*select_experts(logits, model.router, model.top_k, bias), *arguments)
+    fused = route_tokens(logits, model.router, model.top_k, bias, *arguments)
+    assert int(plain.num_rows) == int(fused.num_rows)
+    assert int(plain.num_node_rows) == int(fused.num_node_rows)
+    assert torch.equal(plain.row_TR, fused.row_TR)
+
+
 def test_the_routing_kernel_lays_rows_out_as_plain_torch_does() -> None:
     from moe_impl.kernels.route_tokens import route_tokens
 

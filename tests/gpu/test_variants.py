@@ -9,14 +9,14 @@ from bench.cases import Case
 from bench.correctness import errors
 from bench.measure.cuda_timer import CudaEventTimer
 from bench.targets import Target, Targets
-from moe_impl.links import LOCAL, paced
-from moe_impl.options import Link, Precision, Variant, Workload, default_experts
+from moe_impl.links import LOCAL
+from moe_impl.options import Link, LinkTime, Precision, Variant, Workload, default_experts
 from moe_impl.shapes import ModelShape, Router
 
 pytestmark = pytest.mark.gpu
 
 MODEL = ModelShape(2048, 1024, 64, 8, Router("sigmoid", True, 8, 4, True, 2.5))
-SLOW = paced("slow", dispatch_bytes_per_s=60e9, combine_bytes_per_s=60e9, alpha_s=10e-6, comm_sms=16, source="a test")
+SLOW = Link("paced", 16, (LinkTime("dispatch", 10e-6, 60e9), LinkTime("combine", 10e-6, 60e9)), name="slow")
 
 
 def _target(precision: Precision, link: Link, tokens: int) -> Target:

@@ -30,13 +30,14 @@ from moe_impl.kernels import (
     sort_pairs,
 )
 from moe_impl.kernels.launch import NO_FMA, row_warps
+from moe_impl.options import NODE_RANKS
 
 # The warps of a row of 7168 values, and of 2048.
 WIDE, NARROW = {"num_warps": row_warps(7168)}, {"num_warps": row_warps(2048)}
 KERNELS = {
     "choose_experts": (
         route_tokens.choose_kernel,
-        "*fp32 *fp32 *i32 *fp32 *i32 i32",
+        "*fp32 *fp32 *i32 *fp32 *i32 *i32 i32",
         {
             "E": 256,
             "EXPERTS": 256,
@@ -48,6 +49,7 @@ KERNELS = {
             "BIASED": True,
             "RENORMALIZE": True,
             "SCALE": 2.5,
+            "NODE": NODE_RANKS,
             "TOKENS": route_tokens.TOKENS,
         },
         {},
@@ -61,7 +63,7 @@ KERNELS = {
     "move_rows": (move_rows.move_rows_kernel, "*bf16 *bf16 *i32 *i32 i32", {"BLOCK": 8192, "GATHER": True}, WIDE),
     "paced_link": (
         paced_link.paced_link_kernel,
-        "*bf16 *bf16 *i32 *i32 *i64 *i64 i32 i32 fp32 i32",
+        "*bf16 *bf16 *i32 *i32 *i32 *i64 *i64 i32 i32 fp32 i32",
         {"MORE": paced_link.MORE, "FEW": paced_link.FEW, "BLOCK": paced_link.BLOCK, "GATHER": True, "TRACE": False},
         {"num_warps": paced_link.WARPS, "maxnreg": paced_link.MAX_REGISTERS},
     ),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from moe_impl import costs
-from moe_impl.options import Variant, Workload
+from moe_impl.options import EQUAL, SplitPolicy, Variant, Workload
 from moe_impl.routing import select_experts
 from moe_impl.shapes import PRESETS, ModelShape
 from moe_impl.stages import Stage
@@ -27,6 +27,13 @@ def total(bill: list[costs.Cost], stage: Stage, field: str, term: str | None = N
 @pytest.mark.parametrize(("ep_size", "copies"), [(1, 1.0), (4, 3.61), (8, 5.30), (16, 6.52), (32, 7.27), (64, 7.68)])
 def test_expected_copies_are_the_published_values_for_256_experts_and_top_8(ep_size: int, copies: float) -> None:
     assert costs.expected_copies(deepseek(ep_size)) == pytest.approx(copies, abs=0.01)
+
+
+@pytest.mark.parametrize(("ep_size", "copies"), [(4, 1.0), (8, 1.0), (16, 1.99), (32, 3.61), (64, 5.30)])
+def test_expected_node_copies_are_those_of_as_many_ranks(ep_size: int, copies: float) -> None:
+    workload = deepseek(ep_size)
+    assert costs.expected_copies(workload, "node") == pytest.approx(copies, abs=0.01)
+    assert costs.transfer_bytes(workload, "node") == pytest.approx(4096 * copies * 14336, rel=0.005)
 
 
 @pytest.mark.parametrize("ep_size", [1, 2, 4, 8, 16, 32])
@@ -108,4 +115,24 @@ def test_an_uneven_split_needs_the_buffers_of_its_largest_share() -> None:
     uneven = costs.buffer_bytes(replace(SMALL, tokens=17), Variant("torch"))
     even = costs.buffer_bytes(replace(SMALL, tokens=18), Variant("torch"))
     inputs_of_one_token = 3 * 4 * 8 + 4 * 128
-    assert even - uneven == inputs_of_one_token
+    waiting_rows_of_one_token = 2 * 4 * 128  # received and returned, of 4 ranks; 9 tokens compute in both
+    assert even - uneven == inputs_of_one_token + waiting_rows_of_one_token
+
+
+def test_the_larger_share_of_a_ratio_needs_most_and_a_split_that_turns_itself_off_needs_all() -> None:
+    def needs(split: SplitPolicy, tokens: int = 100) -> int:
+        return costs.buffer_bytes(replace(SMALL, tokens=tokens), Variant("torch", split=split))
+
+    equal, small_first, large_first = (needs(SplitPolicy("ratio", ratio)) for ratio in (0.5, 0.1, 0.9))
+    assert small_first == large_first > equal == needs(EQUAL) == needs(SplitPolicy("balanced"))
+    unsplit = costs.buffer_bytes(replace(SMALL, tokens=100), Variant("torch").unsplit())
+    assert needs(SplitPolicy(min_tokens=101)) == unsplit > large_first
+    assert needs(SplitPolicy(min_tokens=100)) == equal
+
+
+def test_the_send_buffer_of_a_host_link_holds_the_largest_share() -> None:
+    whole, most = (
+        costs.send_buffer_bytes(replace(SMALL, tokens=100), variant)
+        for variant in (Variant("torch").unsplit(), Variant("torch", split=SplitPolicy("ratio", 0.1)))
+    )
+    assert most == pytest.approx(0.9 * whole, abs=1)

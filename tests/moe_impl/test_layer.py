@@ -15,10 +15,11 @@ from torch import Tensor
 from bench import correctness
 from moe_impl import layer, rows
 from moe_impl.inputs import draw_inputs
-from moe_impl.options import Link, Order, Precision, Variant
+from moe_impl.options import Link, Order, Precision, Receive, Variant
 from moe_impl.overlap.schedule import ORDERS, Op
 from moe_impl.stages import Stage
 from moe_impl.state import UbatchState
+from moe_impl.transport.cpu_rows import LocalCpu
 
 pytestmark = pytest.mark.usefixtures("uninitialised_memory_is_nan")
 
@@ -125,6 +126,45 @@ def test_uniform_routing_drops_groups_and_bias_and_keeps_the_weights_rule() -> N
     assert (uniform.router.num_groups, uniform.router.selection_bias) == (1, False)
     assert (uniform.router.scoring, uniform.router.scaling_factor) == ("sigmoid", 2.5)
     assert torch.equal(uniform.logits_LTE, draw_inputs(model, torch.device("cpu")).logits_LTE)
+
+
+class HostSized(LocalCpu):
+    """A transport that copies as many rows as the host was told: the rest stays NaN."""
+
+    host_sized = True
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int | None, int]] = []
+
+    def dispatch(self, x_TH: Tensor, rows: rows.SentRows, received_MH: Tensor) -> None:
+        self.told.append((rows.known_rows, int(rows.num_rows)))
+        received_MH[: rows.known_rows] = x_TH[rows.token_M[: rows.known_rows].long()]
+
+    def combine(self, partial_MH: Tensor, rows: rows.SentRows, returned_MH: Tensor) -> None:
+        self.told.append((rows.known_rows, int(rows.num_rows)))
+        returned_MH[: rows.known_rows] = partial_MH[: rows.known_rows]
+
+
+@pytest.mark.parametrize("receive", ["worst_case", "exact"])
+@pytest.mark.parametrize("split_factor", [1, 2, 4])
+def test_a_transport_whose_copies_the_host_sizes_is_told_the_true_number_of_rows(
+    split_factor: int, receive: Receive
+) -> None:
+    sized = HostSized()
+    built = Built(workload(), over=sized)
+    variant = Variant("torch", split_factor=split_factor, receive=receive)
+    assert torch.equal(built.run(variant)(), Built(workload()).run(variant)())
+    assert len(sized.told) == 2 * 2 * split_factor
+    assert all(known == true > 0 for known, true in sized.told)
+
+
+def test_other_transports_learn_nothing_from_the_pre_drawn_routing() -> None:
+    built = Built(workload())
+    built.run(T2O)
+    state = built.stages.start([slice(0, 5)])[0]
+    built.stages.bodies[Stage.ROUTE](state, 0)
+    assert state.rows is not None
+    assert state.rows.known_rows is None
 
 
 @interpreted.WHERE

@@ -1,5 +1,7 @@
 """Makespans computed by hand, and what holds for all of them."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +34,13 @@ def test_two_micro_batches_overlap_as_computed_by_hand() -> None:
 def test_compute_runs_slower_only_while_comm_is_busy() -> None:
     # compute at half speed: route 0-1 (alone), route 1-3, gemm1 4-6.5 (half a second's work until 5), gemm1 6.5-8.5
     assert makespan_s(TWO, TWO_S, compute_rate=0.5) == pytest.approx(8.5)
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -1e-9])
+def test_a_duration_that_is_none_is_refused(seconds: float) -> None:
+    """Such an op would never end, and the loop neither."""
+    with pytest.raises(ValueError, match="cannot take"):
+        makespan_s(TWO, (*TWO_S[:3], seconds, *TWO_S[4:]))
 
 
 def test_a_chain_cannot_overlap() -> None:

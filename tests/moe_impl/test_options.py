@@ -2,7 +2,7 @@
 
 import pytest
 
-from moe_impl.links import LOCAL, PACED_PRESETS
+from moe_impl.links import ASSUMED_ALPHA_S, HOST_LINK, LOCAL, PACED_PRESETS
 from moe_impl.options import Link, LinkTime, Variant, Workload, default_experts
 from moe_impl.shapes import PRESETS
 
@@ -57,12 +57,19 @@ def test_a_link_takes_alpha_plus_bytes_over_bandwidth_in_each_direction() -> Non
     assert link.seconds("dispatch", 3000) == pytest.approx(5e-6)
     assert link.seconds("combine", 3000) == pytest.approx(1.5e-6)
     assert LOCAL.seconds("dispatch", 10**9) == 0.0
+    assert HOST_LINK.seconds("dispatch", 10**9) == 0.0, "it is measured, not modelled"
 
 
 def test_a_paced_link_without_a_direction_is_refused_when_asked() -> None:
     link = Link("paced", 20, (LinkTime("dispatch", 0.0, 1e9),), name="one-way")
-    with pytest.raises(ValueError, match="link 'one-way' has no time for combine"):
+    with pytest.raises(ValueError, match="link 'one-way' has no time for combine of bf16 rows"):
         link.seconds("combine", 1)
+
+
+def test_a_payload_dtype_of_its_own_time_uses_it_and_others_the_one_that_fills_all() -> None:
+    link = Link("paced", 20, (LinkTime("dispatch", 1e-6, 1e9), LinkTime("dispatch", 2e-6, 1e9, "fp8")))
+    assert (link.time("dispatch").alpha_s, link.time("dispatch", "nvfp4").alpha_s) == (1e-6, 1e-6)
+    assert link.time("dispatch", "fp8").alpha_s == 2e-6
 
 
 @pytest.mark.parametrize("name", PACED_PRESETS)
@@ -70,7 +77,7 @@ def test_a_link_preset_says_where_it_is_from(name: str) -> None:
     link = PACED_PRESETS[name]
     assert (link.name, link.transport) == (name, "paced")
     assert {time.direction for time in link.times} == {"dispatch", "combine"}
-    assert "alpha assumed" in link.source
+    assert ("alpha assumed" in link.source) == (link.times[0].alpha_s == ASSUMED_ALPHA_S == link.times[1].alpha_s)
     assert link.gpu
     assert link.comm_sms > 0
 

@@ -11,6 +11,7 @@ DEEPSEEK = PRESETS["deepseek-v3"].router
 ROUTERS = {
     "softmax": Router(),
     "softmax, not renormalised": Router(renormalize=False, scaling_factor=3.0),
+    "softmax, bias": Router(selection_bias=True),
     "sigmoid, bias": Router(scoring="sigmoid", selection_bias=True),
     "softmax, groups": Router(num_groups=4, top_groups=2),
     "groups of one expert": Router(scoring="sigmoid", num_groups=16, top_groups=5),
@@ -41,7 +42,8 @@ def by_hand(logits: list[float], router: Router, top_k: int, bias: list[float]) 
 def draw(router: Router, tokens: int, experts: int) -> tuple[Tensor, Tensor | None]:
     rng = torch.Generator().manual_seed(tokens)
     logits = torch.randn(tokens, experts, generator=rng)
-    return logits, 0.2 * torch.randn(experts, generator=rng) if router.selection_bias else None
+    spread = 0.2 if router.scoring == "sigmoid" else 1 / experts
+    return logits, spread * torch.randn(experts, generator=rng) if router.selection_bias else None
 
 
 @pytest.mark.parametrize("name", ROUTERS)
@@ -56,6 +58,21 @@ def test_select_experts_agrees_with_loops(name: str) -> None:
         )
         assert ids[token].tolist() == expected_ids
         assert weights[token].tolist() == pytest.approx(expected_weights, rel=1e-6)
+
+
+def test_a_bias_on_softmax_scores_chooses_but_does_not_weigh() -> None:
+    """ERNIE 4.5: expert 2 is chosen for its bias, and weighs what its own score is worth among the chosen."""
+    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
+    ids, weights = select_experts(logits, PRESETS["ernie-4.5-21b-a3b"].router, 2, torch.tensor([0.0, 0.0, 0.5, 0.0]))
+    assert ids.tolist() == [[0, 2]]
+    assert weights[0].tolist() == pytest.approx([math.e**2 / (math.e**2 + 1), 1 / (math.e**2 + 1)])
+
+
+def test_softmax_over_the_chosen_logits_is_the_renormalised_softmax_over_all() -> None:
+    """gpt-oss and Mixtral route so."""
+    logits, _ = draw(Router(), 16, 32)
+    ids, weights = select_experts(logits, PRESETS["gpt-oss-20b"].router, 4)
+    torch.testing.assert_close(weights, torch.softmax(logits.gather(1, ids.long()), -1))
 
 
 def test_bias_and_groups_change_who_is_chosen() -> None:

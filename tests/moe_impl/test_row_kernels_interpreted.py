@@ -32,6 +32,8 @@ def planned(tokens: int, experts: int, top_k: int, ranks: int) -> rows.SentRows:
         (9, 16, 4, 4, GROUPED),
         (6, 16, 3, 2, Router("sigmoid", num_groups=8, top_groups=3)),
         (5, 16, 2, 16, Router("sigmoid", selection_bias=True)),
+        (7, 24, 3, 12, Router(selection_bias=True)),
+        (6, 32, 6, 32, Router(selection_bias=True)),
         (70, 8, 2, 4, Router(num_groups=4, top_groups=4)),
     ],
 )
@@ -40,11 +42,13 @@ def test_route_tokens_lays_rows_out_as_plain_torch_does(
 ) -> None:
     from moe_impl.kernels.route_tokens import route_tokens
 
-    bias = normal(experts, seed=1) * 0.3 if router.selection_bias else None
+    spread = 0.3 if router.scoring == "sigmoid" else 1 / experts
+    bias = spread * normal(experts, seed=1) if router.selection_bias else None
     arguments = (normal(tokens, experts), router, top_k, bias, experts, ranks)
     plain, found = route_plain(*arguments), route_tokens(*arguments)
     used = int(plain.num_rows)
     assert int(found.num_rows) == used
+    assert int(found.num_node_rows) == int(plain.num_node_rows)
     assert torch.equal(found.row_TR, plain.row_TR)
     assert torch.equal(found.token_M[:used], plain.token_M[:used])
     assert torch.equal(found.experts_MK[:used], plain.experts_MK[:used])

@@ -12,7 +12,17 @@ from moe_impl.shapes import ModelShape
 from moe_impl.transport.cpu_rows import LocalCpu
 
 H = 32
-SHAPES = [(1, 1, 1, 1), (5, 2, 1, 2), (7, 6, 3, 3), (9, 8, 2, 4), (17, 16, 4, 4), (4, 8, 8, 2), (6, 12, 3, 12)]
+SHAPES = [
+    (1, 1, 1, 1),
+    (5, 2, 1, 2),
+    (7, 6, 3, 3),
+    (9, 8, 2, 4),
+    (17, 16, 4, 4),
+    (4, 8, 8, 2),
+    (6, 12, 3, 12),
+    (9, 32, 5, 16),
+    (5, 34, 4, 34),
+]
 """(T, E, K, R)"""
 NAN = float("nan")
 
@@ -66,6 +76,7 @@ def test_one_row_goes_to_each_distinct_rank_of_a_token_by_rank_then_token(
         row_TR[token, rank] = row
         assert (int(plan.token_M[row]), held(plan, row)) == (token, here)
     assert torch.equal(plan.row_TR, row_TR)
+    assert int(plan.num_node_rows) == len({(rank // 8, token) for rank, token, _ in expected})
 
 
 @pytest.mark.parametrize(("tokens", "experts", "top_k", "ranks"), SHAPES)

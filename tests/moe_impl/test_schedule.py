@@ -1,6 +1,6 @@
-"""The issue order of both engines' schedules, the data dependencies in it, and the shares of a batch."""
+"""The issue order of all engines' schedules, where micro-batches hand over, and the data dependencies in it."""
 
-from itertools import pairwise
+import re
 
 import pytest
 from hypothesis import given
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from moe_impl.options import Order, Variant
 from moe_impl.overlap.lanes import awaited_across
-from moe_impl.overlap.schedule import ORDERS, Schedule, build, for_variant, token_slices
+from moe_impl.overlap.schedule import ORDERS, Schedule, build, for_variant, segments
 from moe_impl.stages import Stage, lane_of
 
 EXPERTS = [Stage.PERMUTE, Stage.GEMM1, Stage.SILU_MUL, Stage.GEMM2, Stage.REDUCE]
@@ -26,6 +26,27 @@ def issued(schedule: Schedule) -> list[tuple[int, int, Stage]]:
 def test_micro_batches_hand_over_where_the_order_says(order: Order) -> None:
     expected = [(0, ubatch, stage) for segment in ISSUED[order] for ubatch in (0, 1) for stage in segment]
     assert issued(build(1, 2, order)) == expected
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("num_ubatches", [1, 2, 3, 4])
+def test_hand_overs_go_round_where_segments_end(num_ubatches: int, order: Order) -> None:
+    schedule = build(2, num_ubatches, order)
+    cuts = segments(order, 2)
+    ends = [cut[-1] for cut in cuts]
+    found = [(schedule.ops[p].ubatch, (schedule.ops[p].layer, schedule.ops[p].stage)) for p in schedule.hand_overs]
+    everywhere = [(ubatch, end) for end in ends for ubatch in range(num_ubatches)]
+    assert found == ([] if num_ubatches == 1 else everywhere[:-1]), "the last op has no one to hand over to"
+    for position, taker in schedule.hand_overs.items():
+        assert taker == (schedule.ops[position].ubatch + 1) % num_ubatches
+
+
+def test_chains_are_the_ops_of_each_micro_batch_in_order() -> None:
+    schedule = build(2, 3, "yield_before")
+    assert sorted(p for chain in schedule.chains.values() for p in chain) == list(range(len(schedule.ops)))
+    for ubatch, chain in schedule.chains.items():
+        assert list(chain) == sorted(chain)
+        assert {schedule.ops[p].ubatch for p in chain} == {ubatch}
 
 
 def test_a_segment_reaches_over_the_layer_boundary() -> None:
@@ -71,15 +92,13 @@ def test_a_schedule_is_drawn_as_two_lanes_of_equal_width() -> None:
     assert len(compute) == len(comm)
 
 
-@given(tokens=st.integers(1, 300), num_ubatches=st.integers(1, 8))
-def test_shares_are_contiguous_and_near_equal_with_the_larger_first(tokens: int, num_ubatches: int) -> None:
-    if tokens < num_ubatches:
-        with pytest.raises(ValueError, match=f"{tokens} tokens cannot fill {num_ubatches} micro-batches"):
-            token_slices(tokens, num_ubatches)
-        return
-    slices = token_slices(tokens, num_ubatches)
-    sizes = [share.stop - share.start for share in slices]
-    assert (slices[0].start, slices[-1].stop, len(slices)) == (0, tokens, num_ubatches)
-    assert all(before.stop == after.start for before, after in pairwise(slices))
-    assert sizes == sorted(sizes, reverse=True)
-    assert sizes[0] - sizes[-1] <= 1
+def test_serial_is_drawn_as_one_lane_and_threads_with_the_thread_that_issues() -> None:
+    schedule = build(1, 2, "yield_after")
+    assert schedule.drawn("serial").startswith("One:  |route 0.0|dispatch 0.0|route 0.1|dispatch 0.1|permute 0.0|")
+    host, *lanes = schedule.drawn("threads").splitlines()
+    assert lanes == schedule.drawn("streams").splitlines()
+    assert {len(host)} == {len(lane) for lane in lanes}
+    assert re.findall(r"\|(thread \d)", host) == ["thread 0", "thread 1"] * 3
+    for position, bar in enumerate(host[6:]):
+        if bar == "|":
+            assert {lane[6 + position] for lane in lanes} == {"|"}, "a turn ends where an op ends"

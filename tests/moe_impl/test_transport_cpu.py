@@ -61,6 +61,17 @@ def test_a_paced_transfer_takes_alpha_plus_bytes_over_bandwidth_and_never_less(s
         assert expected <= found < expected + 1e-3
 
 
+def test_a_link_that_counts_node_copies_charges_those_and_moves_all(sent: rows.SentRows) -> None:
+    fewer = replace(sent, num_node_rows=torch.tensor([1], dtype=torch.int32))
+    link = replace(LINK, copies="node")
+    node_s, rank_s = taken_s(link, fewer)[0], taken_s(LINK, fewer)[0]
+    one_row_s, six_rows_s = 2e-3 + 2 * H / 1e6, 2e-3 + 6 * 2 * H / 1e6
+    assert one_row_s <= node_s < six_rows_s <= rank_s
+    received = torch.full((sent.capacity, H), 9.0).bfloat16()
+    PacedCpu(link).dispatch(torch.ones(4, H).bfloat16(), fewer, received)
+    assert received[:, 0].tolist() == [1] * 6 + [9] * 2
+
+
 def test_only_counted_rows_cost_time(sent: rows.SentRows) -> None:
     fewer = replace(sent, num_rows=torch.tensor([1], dtype=torch.int32))
     assert taken_s(LINK, fewer)[0] < 2e-3 + 2 * 2 * H / 1e6 + 1e-3

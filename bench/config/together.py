@@ -1,0 +1,67 @@
+"""Values that can run on no machine because of one another: each is legal alone."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from bench.config.nodes import Node, Problems
+from bench.config.spec import CaseAxes
+from bench.measure.settings import MeasureSettings
+
+
+def refuse_impossible(root: Node, values: dict[str, Any], problems: Problems) -> None:
+    """Note what no machine could run or judge; ``values`` are those of ``root``, each read without a problem.
+
+    A value that goes with another one of the same list is fine: a product's points are skipped one by one.
+    """
+    case = _child(root, "case")
+    _ep_sizes(case, values["case"], problems)
+    if "variants" in values:
+        _experts(_child(root, "variants"), values["case"], problems)
+    if "measure" in values:
+        _thresholds(_child(root, "measure"), values["measure"], problems)
+
+
+def _ep_sizes(case: Node, axes: CaseAxes, problems: Problems) -> None:
+    counts = sorted({model.num_experts for model in axes.model})
+    for item in _items(_child(case, "ep_size")):
+        if all(number % int(str(item.value)) for number in counts):
+            experts = " or ".join(map(str, counts))
+            problems.add(item, "case.ep_size", f"found {item.shown}, expected a divisor of {experts} experts")
+
+
+def _experts(variants: Node, axes: CaseAxes, problems: Problems) -> None:
+    if set(axes.precision) != {"bf16"}:
+        return
+    assert isinstance(variants.value, list)
+    for index, entry in enumerate(variants.value):
+        assert isinstance(entry.value, dict)
+        for item in _items(entry.value["experts"]) if "experts" in entry.value else ():
+            if item.value == "triton":
+                text = "found triton, which reads NVFP4 weights, and case.precision is bf16 alone, allowed: torch"
+                problems.add(item, f"variants[{index}].experts", text)
+
+
+def _thresholds(measure: Node, settings: MeasureSettings, problems: Problems) -> None:
+    """Beyond and within must leave no speed-up that is both FASTER and SAME."""
+    if settings.decide_beyond <= settings.same_within:
+        return
+    assert isinstance(measure.value, dict)
+    key = "decide_beyond" if "decide_beyond" in measure.value else "same_within"
+    problems.add(
+        measure.value[key],
+        f"measure.{key}",
+        f"decide_beyond {settings.decide_beyond:.2%} is above same_within {settings.same_within:.2%}, "
+        "expected at most that",
+    )
+
+
+def _child(node: Node, key: str) -> Node:
+    assert isinstance(node.value, dict)
+    return node.value[key]
+
+
+def _items(node: Node) -> Iterator[Node]:
+    if isinstance(node.value, list):
+        yield from node.value
+    else:
+        yield node

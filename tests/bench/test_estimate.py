@@ -1,0 +1,16 @@
+"""What a plan assumes of a sweep's duration."""
+
+import pytest
+from synthetic import variant, workload
+
+from bench.estimate import ASSUMED, ASSUMED_HOST_LINK_BYTES_PER_S, iteration_s
+from moe_impl import costs
+from moe_impl.links import HOST_LINK, LOCAL
+
+
+@pytest.mark.parametrize("split_factor", [1, 2, 4])
+def test_a_measured_link_is_assumed_to_take_its_bytes_at_the_known_rate_both_ways(split_factor: int) -> None:
+    work, one = workload(tokens=4096), variant(split_factor=split_factor)
+    found = iteration_s(work, HOST_LINK, one, ASSUMED["cuda"]) - iteration_s(work, LOCAL, one, ASSUMED["cuda"])
+    expected = work.layers * 2 * costs.transfer_bytes(work) / ASSUMED_HOST_LINK_BYTES_PER_S
+    assert found == pytest.approx(expected, rel=1e-6)
