@@ -11,8 +11,9 @@ import torch
 
 from moe_impl.rows import SentRows
 
-DEADLINE_S = 30.0
-"""Far beyond any compute that may be queued before the notify step."""
+DEADLINE_S = 20.0
+"""Far beyond any compute that may be queued before the notify step, and short of a hand-over's deadline, which would
+otherwise end engine ``threads`` first and name the wrong cause."""
 SEQUENCES = 2**15
 
 

@@ -5,8 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from moe_impl import counts as receive_counts
 from moe_impl import rows
 from moe_impl.counts import HostCounts
+from moe_impl.overlap import turns
 
 pytest.importorskip("triton")
 
@@ -36,3 +38,7 @@ def test_one_word_carries_sequence_and_both_counts(num_rows: int, num_pairs: int
             num_rows,
             num_pairs,
         )
+
+
+def test_missing_counts_are_told_before_the_hand_over_they_delay() -> None:
+    assert receive_counts.DEADLINE_S < turns.DEADLINE_S
