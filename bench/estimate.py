@@ -18,9 +18,8 @@ LEAST_WARM_UP_CALLS = 3
 LEAST_SAMPLES = 2
 """Of each variant in a round: its place in the order, and in the mirrored one."""
 
-
-ASSUMED_HOST_LINK_BYTES_PER_S = 55e9
-"""Each way with both at once, over PCIe 5.0 x16: measured on an H100 (docs/DECISIONS.md). For ``bench plan`` alone."""
+ASSUMED_HOST_LINK_BYTES_PER_S = 40e9
+"""Each way with both at once: 32 to 48 GB/s were measured on an H100 (docs/DECISIONS.md). For ``bench plan`` alone."""
 
 
 @dataclass(frozen=True)

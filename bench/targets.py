@@ -11,10 +11,9 @@ from bench.results import Memory, Traffic
 from moe_impl import costs, rows
 from moe_impl.experts.base import ExpertsBackend, backend
 from moe_impl.inputs import Inputs, draw_inputs
-from moe_impl.layer import MoeStages
+from moe_impl.layer import MoeStages, route_plain
 from moe_impl.options import Link, Variant, Workload
 from moe_impl.reference import moe_layer
-from moe_impl.routing import select_experts
 from moe_impl.transport.base import Transport, transport
 from moe_impl.variant_run import LayerTrace, VariantRun
 from moe_impl.weights import LayerWeights, draw_layer
@@ -136,8 +135,8 @@ class Target:
 
     def _sent_rows(self, layer: int) -> rows.SentRows:
         inputs, model = self._inputs, self.workload.model
-        chosen = select_experts(inputs.logits_LTE[layer], inputs.router, model.top_k, inputs.bias_E)
-        return rows.plan_rows(*chosen, model.num_experts, self.workload.ep_size)
+        logits_TE, ep_size = inputs.logits_LTE[layer], self.workload.ep_size
+        return route_plain(logits_TE, inputs.router, model.top_k, inputs.bias_E, model.num_experts, ep_size)
 
     def check_link(self, time_s: Callable[[Callable[[], object]], float]) -> None:
         """Send the whole batch's rows alone, both ways. Not on a CPU: nothing is claimed there, a copy holds no SM, and

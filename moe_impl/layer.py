@@ -33,7 +33,7 @@ class RowOps:
 def route_plain(
     logits_TE: Tensor, router: Router, top_k: int, bias_E: Tensor | None, num_experts: int, ep_size: int
 ) -> plain.SentRows:
-    """Stage ``route`` on a CPU."""
+    """Stage ``route`` in plain torch: what a CPU runs, and what a host asks on any device before it times."""
     return plain.plan_rows(*select_experts(logits_TE, router, top_k, bias_E), num_experts, ep_size)
 
 
@@ -114,13 +114,9 @@ class MoeStages:
 
     def rows_per_token(self) -> list[int]:
         """Rows each token of the batch sends, summed over layers, under the true routing. Waits for the device."""
-        model, inputs = self._workload.model, self._inputs
-        sent_T = torch.zeros(inputs.x_TH.shape[0], dtype=torch.int64, device=inputs.x_TH.device)
-        for logits_TE in inputs.logits_LTE:
-            chosen = select_experts(logits_TE, inputs.router, model.top_k, inputs.bias_E)
-            sent = plain.plan_rows(*chosen, model.num_experts, self._workload.ep_size)
-            sent_T += (sent.row_TR >= 0).sum(1)
-        return [int(rows) for rows in sent_T.tolist()]
+        whole = slice(0, self._inputs.x_TH.shape[0])
+        sent_LT = [(self._routed(whole, layer).row_TR >= 0).sum(1) for layer in range(self._workload.layers)]
+        return [int(rows) for rows in torch.stack(sent_LT).sum(0).tolist()]
 
     def _row_buffer(self, capacity: int) -> Tensor:
         x_TH = self._inputs.x_TH

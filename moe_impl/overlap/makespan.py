@@ -1,8 +1,8 @@
 """How long a schedule takes if each resource does one thing at a time. Torch-free; no tensor, no clock.
 
 The bound behind ``ideal_s``: two resources, compute and comm, each FIFO in issue order, and the host, which an op may
-hold until it starts (receive ``exact``). With ``compute_rate`` < 1 the
-compute lane runs slower while comm is busy, as it does when comm CTAs own part of the SMs (``ideal_sm_s``).
+hold until it starts (receive ``exact``). With ``compute_rate`` < 1 the compute lane runs slower while comm is busy, as
+it does when comm CTAs own part of the SMs (``ideal_sm_s``).
 """
 
 import math

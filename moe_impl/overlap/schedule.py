@@ -100,9 +100,7 @@ def segments(order: Order, layers: int) -> list[list[tuple[int, Stage]]]:
 def build(layers: int, num_ubatches: int, order: Order, receive: Receive = "worst_case") -> Schedule:
     """Let micro-batches take turns, one segment each, as FastDeploy's two host threads do."""
     ops: list[Op] = []
-    last: dict[
-        int, int
-    ] = {}  # micro-batch -> position of its latest op: within a micro-batch every stage reads the one before
+    last: dict[int, int] = {}  # micro-batch -> its latest op: within a micro-batch every stage reads the one before
     for segment in segments(order, layers):
         for ubatch in range(num_ubatches):
             for layer, stage in segment:

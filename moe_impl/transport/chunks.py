@@ -5,7 +5,7 @@ from dataclasses import dataclass
 CHUNKS_A_TRANSFER = 12
 """The way in starts when the first chunk of the way out has landed: about a twelfth of a transfer is not two-way."""
 LEAST_CHUNK_BYTES = 2 * 2**20
-"""38 us at 55 GB/s: well above what the host needs to issue a chunk, and what a copy engine needs to start one."""
+"""About 50 us at 40 GB/s: well above what the host needs to issue a chunk, and a copy engine to start one."""
 MOST_CHUNK_BYTES = 8 * 2**20
 SLOTS = 4
 """One being filled, one being emptied, and two so that neither engine waits for the other's last microsecond."""
