@@ -51,16 +51,16 @@ def iteration_s(workload: Workload, link: Link, variant: Variant, rates: Rates) 
         flops = sum(cost.flops for cost in bill if cost.stage == stage)
         num_bytes = sum(cost.hbm_bytes for cost in bill if cost.stage == stage)
         layer_s += max(flops / rates.flops_per_s, num_bytes / rates.hbm_bytes_per_s, ubatches * rates.op_s)
-    payload = int(costs.transfer_bytes(workload, link.copies) / ubatches)
-    layer_s += ubatches * sum(_transfer_s(link, direction, payload) for direction in get_args(Direction))
+    layer_s += ubatches * sum(_transfer_s(workload, link, direction, ubatches) for direction in get_args(Direction))
     return workload.layers * layer_s
 
 
-def _transfer_s(link: Link, direction: Direction, num_bytes: int) -> float:
-    """The link's model, or what is assumed where it has none because it is measured."""
+def _transfer_s(workload: Workload, link: Link, direction: Direction, ubatches: int) -> float:
+    """One micro-batch's: the link's model, or what is assumed where it has none because it is measured."""
+    num_bytes = int(costs.transfer_bytes(workload, direction, link.copies) / ubatches)
     if link.transport == "host_link":
         return num_bytes / ASSUMED_HOST_LINK_BYTES_PER_S
-    return link.seconds(direction, num_bytes)
+    return link.seconds(direction, num_bytes, workload.payload_dtype(direction))
 
 
 def case_s(iterations_s: Iterable[float], settings: MeasureSettings) -> float:

@@ -22,8 +22,7 @@ def canonical(value: Any) -> Any:
         kept = {}
         for spec in fields(value):
             item = getattr(value, spec.name)
-            default = _default(spec, value)
-            if spec.metadata.get("identity", True) and item != default:
+            if spec.metadata.get("identity", True) and item != default(spec, value):
                 kept[spec.name] = canonical(item)
         return kept
     if isinstance(value, (tuple, list)):
@@ -31,7 +30,7 @@ def canonical(value: Any) -> Any:
     return value
 
 
-def _default(spec: Field[Any], owner: Any) -> Any:
+def default(spec: Field[Any], owner: Any) -> Any:
     """A field's default; ``default_of`` in its metadata makes one that depends on the other fields."""
     if "default_of" in spec.metadata:
         return spec.metadata["default_of"](owner)

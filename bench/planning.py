@@ -22,8 +22,9 @@ class PlannedCase:
     """Expert weights of the variant that keeps most, those that run here if any does."""
     buffer_bytes: int
     """Activations of the variant that needs most."""
-    payload_bytes: int
-    """Expected payload of one direction of one layer, of the copies that the link's bandwidth counts."""
+    dispatch_bytes: int
+    """Expected payload of one layer's dispatch, of the copies that the link's bandwidth counts."""
+    combine_bytes: int
     estimated_s: float
     """One pass, the variants that run here; 0 if none does."""
     labels: tuple[str, ...]
@@ -76,7 +77,8 @@ def _planned(case: Case, measure: MeasureSettings, machine: Machine) -> PlannedC
         skipped,
         weight_bytes=max(costs.weight_bytes(workload, variant.experts) for variant in shown),
         buffer_bytes=max(costs.buffer_bytes(workload, variant) for variant in shown),
-        payload_bytes=round(costs.transfer_bytes(workload, link.copies)),
+        dispatch_bytes=round(costs.transfer_bytes(workload, "dispatch", link.copies)),
+        combine_bytes=round(costs.transfer_bytes(workload, "combine", link.copies)),
         estimated_s=estimate.case_s(iterations_s, measure) if runs else 0.0,
         labels=tuple(labels),
     )

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from moe_impl.options import Workload
 from moe_impl.overlap.schedule import for_variant
 from moe_impl.stages import Stage
 
@@ -25,7 +27,7 @@ def _broken(trial: "Trial") -> Iterator[str]:
     if len(trial.variant_ids) < len(trial.measurements):
         yield "measurements: the same variant twice"
     for index, measurement in enumerate(trial.measurements):
-        for what in chain(_samples(measurement), _stages(measurement, trial.workload.layers)):
+        for what in chain(_samples(measurement), _stages(measurement, trial.workload)):
             yield f"measurements.{index}.{what}"
 
 
@@ -40,12 +42,12 @@ def _samples(m: "Measurement") -> Iterator[str]:
         yield f"samples_s: lengths differ: {', '.join(f'{name} {length}' for name, length in lengths.items())}"
 
 
-def _stages(m: "Measurement", layers: int) -> Iterator[str]:
+def _stages(m: "Measurement", workload: Workload) -> Iterator[str]:
     if m.stages is None:
         return
     if not _is_time(m.stages.span_s):
         yield f"stages.span_s: {m.stages.span_s}, expected a finite number of seconds, at least 0"
-    ubatches = m.effective_split_factor or m.variant.split_factor
+    layers, ubatches = workload.layers, m.effective_split_factor or m.variant.split_factor
     for name, table in m.stages.op_s.items():
         if name not in set(Stage):
             yield f"stages.op_s.{name}: no stage, known: {', '.join(Stage)}"
@@ -54,7 +56,7 @@ def _stages(m: "Measurement", layers: int) -> Iterator[str]:
         for seconds in chain.from_iterable(table):
             if not _is_time(seconds):
                 yield f"stages.op_s.{name}: {seconds}, expected a finite number of seconds, at least 0"
-    needed = {op.stage.value for op in for_variant(m.variant, layers=1).ops}
+    needed = {op.stage.value for op in for_variant(m.variant, replace(workload, layers=1)).ops}
     if missing := sorted(needed - m.stages.op_s.keys()):
         yield f"stages.op_s: lacks {', '.join(missing)}"
 

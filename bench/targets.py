@@ -9,11 +9,11 @@ from torch import Tensor
 from bench.cases import Case
 from bench.results import Memory, Traffic
 from moe_impl import costs, rows
-from moe_impl.experts.base import ExpertsBackend, backend
+from moe_impl.experts.base import ExpertsBackend, ReadyExperts, backend
 from moe_impl.inputs import Inputs, draw_inputs
-from moe_impl.layer import MoeStages, route_plain
-from moe_impl.options import Link, Variant, Workload
-from moe_impl.reference import moe_layer
+from moe_impl.layer import MoeStages, payload_rows, route_plain
+from moe_impl.options import Direction, Link, Variant, Workload
+from moe_impl.reference import SharedWeights, moe_layer
 from moe_impl.transport.base import Transport, transport
 from moe_impl.variant_run import LayerTrace, VariantRun
 from moe_impl.weights import LayerWeights, draw_layer
@@ -37,12 +37,12 @@ class Targets:
         self.device = device
         self._key: tuple[Any, ...] | None = None
         self._weights: list[LayerWeights] = []
-        self._prepared: dict[str, list[Any]] = {}
+        self._prepared: dict[tuple[str, bool], list[Any]] = {}
 
     def build(self, case: Case) -> "Target":
         """Inputs, weights and transport of a case."""
         self._load(case.workload)
-        return Target(case.workload, case.link, self.device, self._weights, self._prepare)
+        return Target(case.workload, case.link, self.device, self._weights, self._ready)
 
     def _load(self, workload: Workload) -> None:
         key = (workload.model, workload.ep_size, workload.layers, workload.precision, workload.seed)
@@ -54,10 +54,11 @@ class Targets:
         self._weights = [draw_layer(workload, layer, self.device) for layer in range(workload.layers)]
         self._key = key
 
-    def _prepare(self, name: str, experts: ExpertsBackend) -> list[Any]:
-        if name not in self._prepared:
-            self._prepared[name] = [experts.prepare(weights) for weights in self._weights]
-        return self._prepared[name]
+    def _ready(self, name: str, experts: ExpertsBackend, shared: bool) -> ReadyExperts:
+        if (name, shared) not in self._prepared:
+            layers = [layer.shared if shared else layer for layer in self._weights]
+            self._prepared[name, shared] = [experts.prepare(weights) for weights in layers if weights is not None]
+        return ReadyExperts(experts, self._prepared[name, shared])
 
 
 class Target:
@@ -69,27 +70,32 @@ class Target:
         link: Link,
         device: torch.device,
         weights: list[LayerWeights],
-        prepare: Callable[[str, ExpertsBackend], list[Any]],
+        ready: Callable[[str, ExpertsBackend, bool], ReadyExperts],
     ) -> None:
         self.workload, self.link, self.device = workload, link, device
-        self._weights, self._prepare = weights, prepare
+        self._weights, self._ready = weights, ready
         self._inputs: Inputs = draw_inputs(workload, device)
-        self._transport: Transport = transport(link, device)
+        self._transport: Transport = transport(link, workload, device)
         self._oracle = Oracle(workload, self._inputs, weights)
         self._backends: dict[str, ExpertsBackend] = {}
 
     def _backend(self, variant: Variant) -> ExpertsBackend:
         if variant.experts not in self._backends:
             pairs_per_token = self.workload.model.top_k / self.workload.local_experts
-            self._backends[variant.experts] = backend(variant.experts, pairs_per_token)
+            self._backends[variant.experts] = backend(variant.experts, self.workload.precision, pairs_per_token)
         return self._backends[variant.experts]
+
+    def _shared(self, variant: Variant) -> ReadyExperts | None:
+        if not self.workload.model.shared_experts:
+            return None
+        return self._ready(variant.experts, backend(variant.experts, self.workload.precision, 1.0), True)
 
     def run(self, variant: Variant, progress: Progress) -> VariantRun:
         """The variant's callable: one iteration over all layers."""
-        experts = self._backend(variant)
-        prepared = self._prepare(variant.experts, experts)
-        stages = MoeStages(self.workload, self._inputs, experts, prepared, self._transport, variant.receive)
-        return VariantRun(variant, stages, self.workload.layers, self._inputs.x_TH, progress)
+        experts = self._ready(variant.experts, self._backend(variant), False)
+        shared = self._shared(variant)
+        stages = MoeStages(self.workload, self._inputs, experts, self._transport, variant.receive, shared)
+        return VariantRun(variant, stages, self._inputs.x_TH, progress)
 
     def deterministic(self, variant: Variant) -> bool:
         return self._backend(variant).deterministic
@@ -149,15 +155,17 @@ class Target:
             return
         sent = self._sent_rows(0)
         x_TH = self._inputs.x_TH
-        here = x_TH.new_empty(sent.capacity, x_TH.shape[1])
-        there = torch.empty_like(here)
-        num_bytes = int(sent.counted(self.link.copies)) * self.workload.payload_row_bytes
-        sends: dict[Any, Callable[[], None]] = {
-            "dispatch": lambda: self._transport.dispatch(x_TH, sent, here),
-            "combine": lambda: self._transport.combine(here, sent, there),
+        partial = x_TH.new_empty(sent.capacity, x_TH.shape[1])
+        returned = torch.empty_like(partial)
+        payload = payload_rows(self.workload, len(x_TH), x_TH.device)
+        received = payload_rows(self.workload, sent.capacity, x_TH.device)
+        sends: dict[Direction, Callable[[], None]] = {
+            "dispatch": lambda: self._transport.dispatch(payload, sent, received),
+            "combine": lambda: self._transport.combine(partial, sent, returned),
         }
         for direction, send in sends.items():
-            modelled_s = self.link.seconds(direction, num_bytes)
+            num_bytes = int(sent.counted(self.link.copies)) * self.workload.payload_row_bytes(direction)
+            modelled_s = self.link.seconds(direction, num_bytes, self.workload.payload_dtype(direction))
             taken_s = min(time_s(send) for _ in range(5))
             if taken_s > modelled_s * (1 + SUSTAIN_SLACK) + SUSTAIN_SLACK_S:
                 raise LinkCannotSustainError(
@@ -178,15 +186,18 @@ class Oracle:
         if layer in self._answered and torch.equal(self._answered[layer][0], x_TH):
             return self._answered[layer][1]
         inputs, model = self._inputs, self._workload.model
+        weights = self._weights[layer]
+        shared = None if weights.shared is None else SharedWeights(weights.shared.w13, weights.shared.w2)
         y_TH = moe_layer(
             x_TH,
             inputs.logits_LTE[layer],
-            self._weights[layer].w13,
-            self._weights[layer].w2,
+            weights.w13,
+            weights.w2,
             inputs.router,
             model.top_k,
             selection_bias_E=inputs.bias_E,
             ep_size=self._workload.ep_size,
+            shared=shared,
         )
         self._answered[layer] = (x_TH, y_TH)
         return y_TH

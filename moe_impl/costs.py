@@ -7,9 +7,10 @@ balanced routing and are estimates, used by ``bench plan`` only.
 import math
 from dataclasses import dataclass
 
-from moe_impl.options import NODE_RANKS, Copies, Variant, Workload
+from moe_impl.options import NODE_RANKS, Copies, Direction, Precision, Variant, Workload, WorstCaseLayout
+from moe_impl.payload import FP8_SCALE_BYTES, stored_row_bytes
 from moe_impl.shapes import NVFP4_BLOCK
-from moe_impl.split import largest_share
+from moe_impl.split import capacity_tokens, largest_share
 from moe_impl.stages import Stage
 
 BF16_BYTES = 2
@@ -27,9 +28,13 @@ class Cost:
     hbm_bytes: float = 0.0
 
 
-def weight_bytes_per_value(precision: str) -> float:
+FP8_BYTES = 1.0
+"""The fp32 scale of an output channel is shared by its whole row: negligible."""
+
+
+def weight_bytes_per_value(precision: Precision) -> float:
     """Bytes of one stored expert weight."""
-    return BF16_BYTES if precision == "bf16" else NVFP4_BYTES
+    return {"bf16": BF16_BYTES, "fp8": FP8_BYTES}.get(precision, NVFP4_BYTES)
 
 
 def expected_copies(workload: Workload, copies: Copies = "rank") -> float:
@@ -67,10 +72,13 @@ def layer_costs(workload: Workload, num_ubatches: int) -> list[Cost]:
     rows = tokens * expected_copies(workload)
     hit = 1 - (1 - K / model.num_experts) ** (workload.ep_size * tokens / num_ubatches)
     weight_reads = num_ubatches * workload.local_experts * hit * weight_bytes_per_value(workload.precision)
+    sent = workload.payload_row_bytes("dispatch")
     return [
         Cost(Stage.ROUTE, "logits read", hbm_bytes=4 * tokens * model.num_experts),
-        Cost(Stage.DISPATCH, "rows read", hbm_bytes=BF16_BYTES * rows * H),
-        Cost(Stage.DISPATCH, "rows written", hbm_bytes=BF16_BYTES * rows * H),
+        *_quantize_costs(workload, rows),
+        Cost(Stage.DISPATCH, "rows read", hbm_bytes=sent * rows),
+        Cost(Stage.DISPATCH, "rows written", hbm_bytes=sent * rows),
+        *_shared_costs(workload, num_ubatches),
         Cost(Stage.PERMUTE, "rows read", hbm_bytes=BF16_BYTES * pairs * H),
         Cost(Stage.PERMUTE, "pairs written", hbm_bytes=BF16_BYTES * pairs * H),
         Cost(Stage.GEMM1, "2 * P * 2I * H", flops=4 * pairs * I * H),
@@ -92,32 +100,64 @@ def layer_costs(workload: Workload, num_ubatches: int) -> list[Cost]:
     ]
 
 
-def transfer_bytes(workload: Workload, copies: Copies = "rank") -> float:
+def _quantize_costs(workload: Workload, rows: float) -> list[Cost]:
+    """Of the sent tokens, or of the received rows where bf16 travels."""
+    if not workload.quantizes:
+        return []
+    H = workload.model.hidden_size
+    count = workload.tokens if workload.dispatch_dtype != "bf16" else rows
+    quantized = H + FP8_SCALE_BYTES if workload.precision == "fp8" else NVFP4_BYTES * H
+    return [
+        Cost(Stage.QUANTIZE, "rows read", hbm_bytes=BF16_BYTES * count * H),
+        Cost(Stage.QUANTIZE, "rows written", hbm_bytes=quantized * count),
+    ]
+
+
+def _shared_costs(workload: Workload, num_ubatches: int) -> list[Cost]:
+    """All tokens pass all shared experts; their weights are read once per micro-batch."""
+    model, tokens = workload.model, workload.tokens
+    width, H = model.shared_experts * model.intermediate_size, model.hidden_size
+    if not width:
+        return []
+    weights = num_ubatches * 3 * H * width * weight_bytes_per_value(workload.precision)
+    return [
+        Cost(Stage.SHARED, "2 * T * 3 * S I * H", flops=6 * tokens * width * H),
+        Cost(Stage.SHARED, "weights", hbm_bytes=weights),
+        Cost(Stage.SHARED, "x read, output written", hbm_bytes=2 * BF16_BYTES * tokens * H),
+        Cost(Stage.SHARED, "gate and up written and read", hbm_bytes=2 * BF16_BYTES * tokens * 2 * width),
+        Cost(Stage.SHARED, "h written and read", hbm_bytes=2 * BF16_BYTES * tokens * width),
+    ]
+
+
+def transfer_bytes(workload: Workload, direction: Direction, copies: Copies = "rank") -> float:
     """Expected payload of one direction of one layer: all (token, rank) or (token, node) rows, the own included."""
-    return workload.tokens * expected_copies(workload, copies) * workload.payload_row_bytes
+    return workload.tokens * expected_copies(workload, copies) * workload.payload_row_bytes(direction)
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """Worst-case buffer sizes of one micro-batch in layout ``packed``: the most that can come from R ranks."""
+    """Worst-case buffer sizes of one micro-batch: the most that can come from R ranks."""
 
     rows: int
     """R * tokens: every token of every rank sends a row here."""
     pairs: int
-    """Each such row with as many of its K experts as this rank holds."""
+    """``packed``: each such row with as many of its K experts as this rank holds; ``per_expert``: with all of them."""
 
 
-def worst_case(workload: Workload, tokens: int) -> Capacity:
+def worst_case(workload: Workload, tokens: int, layout: WorstCaseLayout = "packed") -> Capacity:
     """Capacity for a micro-batch of ``tokens`` tokens a rank."""
     rows = workload.ep_size * tokens
+    if layout == "per_expert":
+        return Capacity(rows, rows * workload.local_experts)
     return Capacity(rows, rows * min(workload.model.top_k, workload.local_experts))
 
 
 def weight_bytes(workload: Workload, experts: str) -> int:
     """Expert weights resident on the device: as drawn (the oracle reads those), and in a backend's own layout."""
-    values = workload.layers * workload.local_experts * workload.model.expert_parameters
+    experts_here = workload.local_experts + workload.model.shared_experts
+    values = workload.layers * experts_here * workload.model.expert_parameters
     drawn = values * weight_bytes_per_value(workload.precision)
-    if workload.precision == "bf16":
+    if not workload.precision.startswith("nvfp4"):
         return int(drawn)
     return int(drawn + (values * BF16_BYTES if experts == "torch" else drawn))
 
@@ -129,14 +169,18 @@ def buffer_bytes(workload: Workload, variant: Variant) -> int:
     """
     model = workload.model
     tokens = largest_share(variant, workload.tokens)
-    capacity = worst_case(workload, tokens)
+    room_for = max(tokens, capacity_tokens(variant, workload.tokens))
+    capacity = worst_case(workload, room_for, variant.worst_case_layout)
     if variant.receive == "exact":
         capacity = Capacity(round(tokens * expected_copies(workload)), tokens * model.top_k)
     row = BF16_BYTES * model.hidden_size
     gate_up, h = BF16_BYTES * 2 * model.intermediate_size, BF16_BYTES * model.intermediate_size
     rows, pairs = capacity.rows * row, capacity.pairs
+    received = capacity.rows * stored_row_bytes(workload.dispatch_dtype, model.hidden_size)
+    shared = tokens * (model.shared_experts * (gate_up + h) + row)
     computing = max(
-        rows + pairs * row,  # permute
+        received + (shared if model.shared_experts else 0),
+        received + pairs * row,  # permute
         pairs * (row + gate_up),  # gemm1
         pairs * (gate_up + h),  # silu_mul
         pairs * (h + row),  # gemm2
@@ -149,4 +193,4 @@ def buffer_bytes(workload: Workload, variant: Variant) -> int:
 
 def send_buffer_bytes(workload: Workload, variant: Variant) -> int:
     """Expected bytes of one micro-batch's packed rows, which link ``host_link`` keeps while they leave."""
-    return math.ceil(transfer_bytes(workload) * largest_share(variant, workload.tokens) / workload.tokens)
+    return math.ceil(transfer_bytes(workload, "dispatch") * largest_share(variant, workload.tokens) / workload.tokens)

@@ -8,12 +8,14 @@ from torch import Tensor
 
 from moe_impl import rows as plain
 from moe_impl.counts import counts_for
-from moe_impl.experts.base import ExpertsBackend
+from moe_impl.experts.base import ReadyExperts
 from moe_impl.inputs import Inputs
 from moe_impl.options import Receive, Workload
 from moe_impl.overlap.driver import StageBody
+from moe_impl.payload import stored_row_bytes
 from moe_impl.routing import select_experts
 from moe_impl.shapes import Router
+from moe_impl.shared import SharedExperts
 from moe_impl.stages import Stage
 from moe_impl.state import UbatchState
 from moe_impl.transport.base import Transport
@@ -21,11 +23,10 @@ from moe_impl.transport.base import Transport
 
 @dataclass(frozen=True)
 class RowOps:
-    """How tokens are routed, and rows sorted, gathered, reduced and merged, on a device."""
+    """How tokens are routed, and rows sorted, reduced and merged, on a device."""
 
     route_tokens: Any
     sort_pairs: Any
-    gather_pairs: Any
     reduce_rows: Any
     merge_rows: Any
 
@@ -40,14 +41,21 @@ def route_plain(
 def row_ops(device: torch.device) -> RowOps:
     """Triton kernels that read counts on the device for CUDA, plain torch for a CPU."""
     if device.type != "cuda":
-        return RowOps(route_plain, plain.plan_pairs, plain.gather_pairs, plain.reduce_rows, plain.merge_rows)
-    from moe_impl.kernels.gather_pairs import gather_pairs
+        return RowOps(route_plain, plain.plan_pairs, plain.reduce_rows, plain.merge_rows)
     from moe_impl.kernels.merge_rows import merge_rows
     from moe_impl.kernels.reduce_rows import reduce_rows
     from moe_impl.kernels.route_tokens import route_tokens
     from moe_impl.kernels.sort_pairs import sort_pairs
 
-    return RowOps(route_tokens, sort_pairs, gather_pairs, reduce_rows, merge_rows)
+    return RowOps(route_tokens, sort_pairs, reduce_rows, merge_rows)
+
+
+def payload_rows(workload: Workload, rows: int, device: torch.device) -> Tensor:
+    """Room for rows as they travel on the way out: bf16 [rows, H], or uint8 [rows, stored_row_bytes]."""
+    width = workload.model.hidden_size
+    if workload.dispatch_dtype == "bf16":
+        return torch.empty(rows, width, dtype=torch.bfloat16, device=device)
+    return torch.empty(rows, stored_row_bytes(workload.dispatch_dtype, width), dtype=torch.uint8, device=device)
 
 
 class MoeStages:
@@ -57,15 +65,16 @@ class MoeStages:
         self,
         workload: Workload,
         inputs: Inputs,
-        experts: ExpertsBackend,
-        prepared: list[Any],
+        experts: ReadyExperts,
         transport: Transport,
         receive: Receive = "worst_case",
+        shared: ReadyExperts | None = None,
     ) -> None:
-        self._workload = workload
+        self.workload = workload
         self._inputs = inputs
-        self._experts = experts
-        self._prepared = prepared
+        self._experts = experts.backend
+        self._prepared = experts.prepared
+        self._shared_experts = None if shared is None else SharedExperts(shared, workload.quantizes)
         self._transport = transport
         device = inputs.x_TH.device
         self._row_ops = row_ops(device)
@@ -74,7 +83,9 @@ class MoeStages:
         self._compute = torch.cuda.current_stream(device) if device.type == "cuda" else None
         self.bodies: dict[Stage, StageBody] = {
             Stage.ROUTE: self._route,
+            Stage.QUANTIZE: self._quantize_sent if workload.dispatch_dtype != "bf16" else self._quantize_received,
             Stage.DISPATCH: self._dispatch,
+            Stage.SHARED: self._shared,
             Stage.PERMUTE: self._permute,
             Stage.GEMM1: self._gemm1,
             Stage.SILU_MUL: self._silu_mul,
@@ -95,13 +106,13 @@ class MoeStages:
         """
         if not self._transport.host_sized or self._counts is not None:
             return
-        for layer in range(self._workload.layers):
+        for layer in range(self.workload.layers):
             for tokens in slices:
                 rows = self._routed(tokens, layer)
                 self._known_rows[layer, tokens.start, tokens.stop] = int(rows.num_rows)
 
     def _routed(self, tokens: slice, layer: int) -> plain.SentRows:
-        workload = self._workload
+        workload = self.workload
         rows: plain.SentRows = self._row_ops.route_tokens(
             self._inputs.logits_LTE[layer][tokens],
             self._inputs.router,
@@ -115,12 +126,15 @@ class MoeStages:
     def rows_per_token(self) -> list[int]:
         """Rows each token of the batch sends, summed over layers, under the true routing. Waits for the device."""
         whole = slice(0, self._inputs.x_TH.shape[0])
-        sent_LT = [(self._routed(whole, layer).row_TR >= 0).sum(1) for layer in range(self._workload.layers)]
+        sent_LT = [(self._routed(whole, layer).row_TR >= 0).sum(1) for layer in range(self.workload.layers)]
         return [int(rows) for rows in torch.stack(sent_LT).sum(0).tolist()]
 
     def _row_buffer(self, capacity: int) -> Tensor:
         x_TH = self._inputs.x_TH
         return x_TH.new_empty(capacity, x_TH.shape[1])
+
+    def _receive_buffer(self, capacity: int) -> Tensor:
+        return payload_rows(self.workload, capacity, self._inputs.x_TH.device)
 
     def _route(self, state: UbatchState, layer: int) -> None:
         state.rows = self._routed(state.tokens, layer)
@@ -128,21 +142,33 @@ class MoeStages:
             known_rows = self._known_rows[layer, state.tokens.start, state.tokens.stop]
             state.rows = replace(state.rows, known_rows=known_rows)
         if self._counts is None:
-            state.received_MH = self._row_buffer(state.rows.capacity)
+            state.received_MB = self._receive_buffer(state.rows.capacity)
+        state.payload_TB = state.x_TH
+
+    def _quantize_sent(self, state: UbatchState, layer: int) -> None:
+        state.payload_TB = self._experts.quantize(self._prepared[layer], state.x_TH)
+
+    def _quantize_received(self, state: UbatchState, layer: int) -> None:
+        prepared, count = self._prepared[layer], state.received_rows.num_rows
+        state.received_MB = self._experts.quantize(prepared, state.received_MB, count)
+
+    def _shared(self, state: UbatchState, layer: int) -> None:
+        state.shared_TH = self._shared_experts.run(state.x_TH, layer)
 
     def _dispatch(self, state: UbatchState, layer: int) -> None:
         if self._counts is not None:
             state.rows = state.rows.trimmed(*self._counts.wait(state.rows))
-            state.received_MH = self._row_buffer(state.rows.capacity)
+            state.received_MB = self._receive_buffer(state.rows.capacity)
             if self._compute is not None:
                 # Allocated on the communication lane, read on the compute lane: see moe_impl/state.py.
-                state.received_MH.record_stream(self._compute)
-        self._transport.dispatch(state.x_TH, state.rows, state.received_MH)
+                state.received_MB.record_stream(self._compute)
+        self._transport.dispatch(state.payload_TB, state.rows, state.received_MB)
+        state.received_rows = state.rows
 
     def _permute(self, state: UbatchState, layer: int) -> None:
-        state.pairs = self._row_ops.sort_pairs(state.rows, self._workload.local_experts)
-        state.permuted_PH = self._row_ops.gather_pairs(state.received_MH, state.pairs)
-        state.received_MH = None
+        state.pairs = self._row_ops.sort_pairs(state.received_rows, self.workload.local_experts)
+        self._experts.permute(self._prepared[layer], state)
+        state.payload_TB = None
 
     def _gemm1(self, state: UbatchState, layer: int) -> None:
         self._experts.gemm1(self._prepared[layer], state)
@@ -154,14 +180,14 @@ class MoeStages:
         self._experts.gemm2(self._prepared[layer], state)
 
     def _reduce(self, state: UbatchState, layer: int) -> None:
-        state.partial_MH = self._row_buffer(state.rows.capacity)
+        state.partial_MH = self._row_buffer(state.received_rows.capacity)
         state.returned_MH = self._row_buffer(state.rows.capacity)
-        self._row_ops.reduce_rows(state.outputs_PH, state.pairs, state.rows, state.partial_MH)
+        self._row_ops.reduce_rows(state.outputs_PH, state.pairs, state.received_rows, state.partial_MH)
         state.outputs_PH = state.pairs = None
 
     def _combine(self, state: UbatchState, layer: int) -> None:
         self._transport.combine(state.partial_MH, state.rows, state.returned_MH)
 
     def _merge(self, state: UbatchState, layer: int) -> None:
-        state.y_TH, state.x_TH = self._row_ops.merge_rows(state.x_TH, state.returned_MH, state.rows)
-        state.partial_MH = state.returned_MH = state.rows = None
+        state.y_TH, state.x_TH = self._row_ops.merge_rows(state.x_TH, state.returned_MH, state.rows, state.shared_TH)
+        state.partial_MH = state.returned_MH = state.shared_TH = state.rows = state.received_rows = None

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moe_impl.options import Direction, LinkTime, PayloadDtype
+from moe_impl.options import Direction, LinkTime
+from moe_impl.payload import PayloadDtype
 
 
 @dataclass(frozen=True)

@@ -8,25 +8,34 @@ switch without changing the answer. All quantities are SI, the unit in the name.
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from moe_impl.payload import PayloadDtype, row_bytes
 from moe_impl.shapes import ModelShape
 
-Precision = Literal["bf16", "nvfp4-w4a16"]
+Precision = Literal["bf16", "fp8", "nvfp4-w4a16", "nvfp4"]
 RoutingKind = Literal["model", "uniform"]
-Transport = Literal["local", "paced", "host_link"]
+Transport = Literal["local", "paced", "host_link", "collective"]
 Direction = Literal["dispatch", "combine"]
-PayloadDtype = Literal["bf16", "fp8", "nvfp4"]
 Copies = Literal["rank", "node"]
 Engine = Literal["serial", "threads", "streams"]
 Receive = Literal["worst_case", "exact"]
 Launch = Literal["eager"]
 ExpertsName = Literal["torch", "triton"]
 Order = Literal["yield_before", "yield_after"]
+WorstCaseLayout = Literal["packed", "per_expert"]
 SplitName = Literal["equal", "balanced", "ratio"]
 Role = Literal["T1", "T2s", "T2o"]
 
 FOR_PEOPLE: dict[str, Any] = {"identity": False}
 NODE_RANKS = 8
 """GPUs, so ranks, of a node: what a link that counts node copies means by one."""
+
+DISPATCH_DTYPE: dict[Precision, PayloadDtype] = {
+    "bf16": "bf16",
+    "fp8": "fp8",
+    "nvfp4-w4a16": "bf16",
+    "nvfp4": "nvfp4",
+}
+"""What travels where a workload names nothing else: what the experts read."""
 
 DEFAULT_ORDER: dict[Receive, Order] = {"worst_case": "yield_after", "exact": "yield_before"}
 """FastDeploy's PR #7259 hands over after dispatch and combine when ``num_worst_tokens`` > 0, else before them: a
@@ -44,9 +53,19 @@ class Workload:
     tokens: int
     """T, tokens of this rank in one forward."""
     precision: Precision
+    """Of the expert GEMMs: ``nvfp4`` is W4A4, ``nvfp4-w4a16`` keeps bf16 activations."""
+    dispatch_dtype: PayloadDtype = field(
+        default=None,  # type: ignore[arg-type]  # resolved at once, below
+        metadata={"default_of": lambda workload: DISPATCH_DTYPE[workload.precision]},
+    )
+    """What travels on the way out; what comes back is bf16. None means ``DISPATCH_DTYPE`` of the precision."""
     routing: RoutingKind = "model"
     """``model``: random logits through the model's own router; ``uniform``: K distinct experts, all equally likely."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.dispatch_dtype is None:
+            object.__setattr__(self, "dispatch_dtype", DISPATCH_DTYPE[self.precision])
 
     @property
     def local_experts(self) -> int:
@@ -54,9 +73,17 @@ class Workload:
         return self.model.num_experts // self.ep_size
 
     @property
-    def payload_row_bytes(self) -> int:
-        """Bytes of one dispatched or combined row: H bf16 values."""
-        return 2 * self.model.hidden_size
+    def quantizes(self) -> bool:
+        """Whether the experts read activations of fewer bits than bf16: stage ``quantize`` makes them."""
+        return self.precision in ("fp8", "nvfp4")
+
+    def payload_dtype(self, direction: Direction) -> PayloadDtype:
+        """What travels in this direction."""
+        return self.dispatch_dtype if direction == "dispatch" else "bf16"
+
+    def payload_row_bytes(self, direction: Direction) -> int:
+        """Bytes of one row that travels in this direction, its scales included."""
+        return row_bytes(self.payload_dtype(direction), self.model.hidden_size)
 
 
 @dataclass(frozen=True)
@@ -97,15 +124,15 @@ class Link:
     note: str | None = field(default=None, compare=False, metadata=FOR_PEOPLE)
     """What every number over this link must say of it; how well its times were fitted."""
 
-    def seconds(self, direction: Direction, num_bytes: int) -> float:
-        """Modelled time of one transfer of bf16 rows, ``num_bytes`` of the copies it counts; 0 without a model.
+    def seconds(self, direction: Direction, num_bytes: int, dtype: PayloadDtype = "bf16") -> float:
+        """Modelled time of one transfer of rows, ``num_bytes`` of the copies it counts; 0 without a model.
 
         Raises:
             ValueError: a ``paced`` link without a time for this direction.
         """
         if self.transport != "paced":
             return 0.0
-        return self.time(direction).seconds(num_bytes)
+        return self.time(direction, dtype).seconds(num_bytes)
 
     def time(self, direction: Direction, dtype: PayloadDtype = "bf16") -> LinkTime:
         """The model of one direction: the dtype's own, else the one that fills all dtypes.
@@ -171,6 +198,11 @@ class Variant:
     )
     """Where a micro-batch hands over to the next: before dispatch and before combine, or after each.
     None means ``DEFAULT_ORDER`` of ``receive``."""
+    max_tokens_per_rank: int | None = None
+    """Tokens of a rank's whole batch for which ``worst_case`` buffers have room (a server's largest batch); None: this
+    batch's. A split divides it, as FastDeploy's ``token_split_factor`` does."""
+    worst_case_layout: WorstCaseLayout = "packed"
+    """``packed``: experts' pairs follow one another; ``per_expert``: each expert has room for all rows (FastDeploy)."""
 
     def __post_init__(self) -> None:
         if self.order is None:
@@ -186,9 +218,12 @@ class Variant:
 
     def normalized(self) -> "Variant":
         """``split_factor: 1`` or ``engine: serial`` only name T1 or T2s: drop the fields that then mean nothing."""
-        if self.split_factor == 1:
-            return self.unsplit()
-        return self.split_serial() if self.engine == "serial" else self
+        this = self
+        if self.receive == "exact":  # its buffers are as large as what came
+            this = replace(self, max_tokens_per_rank=None, worst_case_layout="packed")
+        if this.split_factor == 1:
+            return this.unsplit()
+        return this.split_serial() if this.engine == "serial" else this
 
     @property
     def role(self) -> Role:
@@ -201,6 +236,8 @@ class Variant:
     def label(self) -> str:
         """A short name for tables and plots, such as ``streams x2 triton``; T1 is ``off``."""
         receive = "" if self.receive == "worst_case" else f" {self.receive}"
+        receive += "" if self.max_tokens_per_rank is None else f" max-{self.max_tokens_per_rank}"
+        receive += "" if self.worst_case_layout == "packed" else f" {self.worst_case_layout}"
         if self.role == "T1":
             return f"off {self.experts}{receive}"
         order = "" if self.order == DEFAULT_ORDER[self.receive] else f" {self.order}"
@@ -210,7 +247,7 @@ class Variant:
 
 def default_experts(precision: Precision) -> ExpertsName:
     """The backend a sweep uses where it names none: the one that reads the precision's own weights."""
-    return "torch" if precision == "bf16" else "triton"
+    return "triton" if precision.startswith("nvfp4") else "torch"
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,15 @@ class ActivationQuantization:
     rule: Rule = "modelopt"
 
 
+@dataclass(frozen=True)
+class SharedWeights:
+    """Experts that every token passes, unweighted, as one of L = 1."""
+
+    w13: Tensor | NvFp4Tensor
+    w2: Tensor | NvFp4Tensor
+    activations: ActivationQuantization | None = None
+
+
 def expert_outputs(
     x_TH: Tensor,
     ids_TK: Tensor,
@@ -94,12 +103,20 @@ def combine_exact(outputs_TKH: Tensor, weights_TK: Tensor) -> Tensor:
     return (outputs_TKH * weights_TK.to(outputs_TKH.dtype)[..., None]).sum(1)
 
 
-def combine_by_rank(outputs_TKH: Tensor, ids_TK: Tensor, weights_TK: Tensor, num_experts: int, ep_size: int) -> Tensor:
+def combine_by_rank(
+    outputs_TKH: Tensor,
+    ids_TK: Tensor,
+    weights_TK: Tensor,
+    num_experts: int,
+    ep_size: int,
+    shared_TH: Tensor | None = None,
+) -> Tensor:
     """Weighted sum as R ranks make it: bf16 [T, H].
 
     An expert output is rounded to bf16. The row (t, r) that rank r returns is the fp32 sum, over t's experts on r in
     ascending id, of weight x output (a multiplication and an addition each, both rounded), rounded once to bf16. y is
-    the fp32 sum of t's rows over ranks 0..R-1, rounded once to bf16; a rank without experts of t adds nothing.
+    the fp32 sum of t's rows over ranks 0..R-1 and then of the shared experts' output (rounded to bf16), rounded once; a
+    rank without experts of t adds nothing.
 
     Args:
         outputs_TKH: [T, K, H] in any float dtype.
@@ -107,6 +124,7 @@ def combine_by_rank(outputs_TKH: Tensor, ids_TK: Tensor, weights_TK: Tensor, num
         weights_TK: [T, K], used in fp32.
         num_experts: E.
         ep_size: R, a divisor of E; rank r holds ids r * E/R up to (r + 1) * E/R.
+        shared_TH: the shared experts' output, in any float dtype.
 
     Raises:
         ValueError: R does not divide E.
@@ -123,6 +141,8 @@ def combine_by_rank(outputs_TKH: Tensor, ids_TK: Tensor, weights_TK: Tensor, num
             partial_TH = torch.where(rank_TK[:, slot, None] == rank, partial_TH + term_TH, partial_TH)
         sent_T1 = (rank_TK == rank).any(1, keepdim=True)
         total_TH = torch.where(sent_T1, total_TH + partial_TH.bfloat16().float(), total_TH)
+    if shared_TH is not None:
+        total_TH += shared_TH.bfloat16().float()
     return total_TH.bfloat16()
 
 
@@ -146,6 +166,7 @@ def moe_layer(
     ep_size: int | None = None,
     compute_dtype: torch.dtype = torch.float32,
     activations: ActivationQuantization | None = None,
+    shared: SharedWeights | None = None,
 ) -> Tensor:
     """One whole layer, y [T, H]: bf16 as ``ep_size`` ranks combine it, or with None the plain sum in compute_dtype.
 
@@ -153,6 +174,13 @@ def moe_layer(
     """
     ids_TK, weights_TK = select_experts(logits_TE, router, top_k, selection_bias_E)
     outputs_TKH = expert_outputs(x_TH, ids_TK, w13, w2, compute_dtype=compute_dtype, activations=activations)
+    shared_TH = None
+    if shared is not None:
+        only_T1 = torch.zeros_like(ids_TK[:, :1])
+        shared_TH = expert_outputs(
+            x_TH, only_T1, shared.w13, shared.w2, compute_dtype=compute_dtype, activations=shared.activations
+        )[:, 0]
     if ep_size is None:
-        return combine_exact(outputs_TKH, weights_TK)
-    return combine_by_rank(outputs_TKH, ids_TK, weights_TK, logits_TE.shape[1], ep_size)
+        y_TH = combine_exact(outputs_TKH, weights_TK)
+        return y_TH if shared_TH is None else y_TH + shared_TH
+    return combine_by_rank(outputs_TKH, ids_TK, weights_TK, logits_TE.shape[1], ep_size, shared_TH)

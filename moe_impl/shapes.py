@@ -53,6 +53,8 @@ class ModelShape:
     num_experts: int
     top_k: int
     router: Router = Router()
+    shared_experts: int = 0
+    """Experts of ``intermediate_size`` that every token passes on its own rank."""
     name: str = field(default="inline", compare=False, metadata={"identity": False})
     """Only for people: two equal shapes are one model whatever they are called."""
     note: str | None = field(default=None, compare=False, metadata={"identity": False})
@@ -67,6 +69,8 @@ class ModelShape:
             raise ValueError(f"num_experts must be at least 1, got {self.num_experts}")
         if not 1 <= self.top_k <= self.num_experts:
             raise ValueError(f"top_k must lie in 1..num_experts ({self.num_experts}), got {self.top_k}")
+        if self.shared_experts < 0:
+            raise ValueError(f"shared_experts must not be negative, got {self.shared_experts}")
 
     @property
     def expert_parameters(self) -> int:
@@ -81,23 +85,26 @@ their sum, weigh (PaddlePaddle/ERNIE ernie/moe/moe_layer.py; transformers modeli
 _GPT_OSS_NOTE = "shape only: gpt-oss has a clamped SwiGLU, biases and MXFP4 weights"
 
 _MODELS = (
-    # https://huggingface.co/deepseek-ai/DeepSeek-V3/blob/main/config.json (n_group 8, topk_group 4, noaux_tc)
-    ModelShape(7168, 2048, num_experts=256, top_k=8, router=_DEEPSEEK_V3_ROUTER, name="deepseek-v3"),
+    # https://huggingface.co/deepseek-ai/DeepSeek-V3/blob/main/config.json (n_group 8, topk_group 4, noaux_tc,
+    # n_shared_experts 1)
+    ModelShape(7168, 2048, num_experts=256, top_k=8, router=_DEEPSEEK_V3_ROUTER, shared_experts=1, name="deepseek-v3"),
     # deepseek-ai/DeepSeek-R1 config.json: model_type deepseek_v3, the same MoE layer
-    ModelShape(7168, 2048, num_experts=256, top_k=8, router=_DEEPSEEK_V3_ROUTER, name="deepseek-r1"),
-    # moonshotai/Kimi-K2-Instruct config.json (kimi_k2: n_group 1, topk_group 1, noaux_tc, norm_topk_prob)
+    ModelShape(7168, 2048, num_experts=256, top_k=8, router=_DEEPSEEK_V3_ROUTER, shared_experts=1, name="deepseek-r1"),
+    # moonshotai/Kimi-K2-Instruct config.json (kimi_k2: n_group 1, topk_group 1, noaux_tc, norm_topk_prob,
+    # n_shared_experts 1)
     ModelShape(
         7168,
         2048,
         num_experts=384,
         top_k=8,
         router=Router(scoring="sigmoid", selection_bias=True, scaling_factor=2.827),
+        shared_experts=1,
         name="kimi-k2",
     ),
     # baidu/ERNIE-4.5-300B-A47B-PT config.json (ernie4_5_moe: moe_num_experts, moe_k, no shared expert)
     ModelShape(8192, 3584, num_experts=64, top_k=8, router=_ERNIE_ROUTER, name="ernie-4.5-300b-a47b"),
-    # baidu/ERNIE-4.5-21B-A3B-PT config.json (ernie4_5_moe, two shared experts beside these)
-    ModelShape(2560, 1536, num_experts=64, top_k=6, router=_ERNIE_ROUTER, name="ernie-4.5-21b-a3b"),
+    # baidu/ERNIE-4.5-21B-A3B-PT config.json (ernie4_5_moe, moe_num_shared_experts 2)
+    ModelShape(2560, 1536, num_experts=64, top_k=6, router=_ERNIE_ROUTER, shared_experts=2, name="ernie-4.5-21b-a3b"),
     # Qwen/Qwen3-30B-A3B and Qwen/Qwen3-235B-A22B config.json (qwen3_moe: norm_topk_prob true)
     ModelShape(2048, 768, num_experts=128, top_k=8, name="qwen3-30b-a3b"),
     ModelShape(4096, 1536, num_experts=128, top_k=8, name="qwen3-235b-a22b"),
@@ -109,4 +116,4 @@ _MODELS = (
     ModelShape(2880, 2880, num_experts=32, top_k=4, name="gpt-oss-20b", note=_GPT_OSS_NOTE),
 )
 PRESETS: dict[str, ModelShape] = {model.name: model for model in _MODELS}
-"""Named shapes for the sweep file's ``case.model``: the routed experts; shared ones are not part of them."""
+"""Named shapes for the sweep file's ``case.model``."""

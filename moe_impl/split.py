@@ -67,5 +67,10 @@ def largest_share(variant: Variant, tokens: int) -> int:
     return max(first, tokens - first)
 
 
+def capacity_tokens(variant: Variant, tokens: int) -> int:
+    """Tokens of a rank for which a micro-batch's worst-case buffers have room: its share of ``max_tokens_per_rank``."""
+    return largest_share(variant, tokens if variant.max_tokens_per_rank is None else variant.max_tokens_per_rank)
+
+
 def _first_share(variant: Variant, tokens: int) -> int:
     return round(variant.split.ratio * tokens)

@@ -9,10 +9,16 @@ Lane = Literal["compute", "comm"]
 class Stage(StrEnum):
     """One step of an MoE layer, in the order in which a micro-batch passes them."""
 
+    ATTENTION = "attention"
+    """The stand-in for the layer's attention: x to what the MoE reads."""
     ROUTE = "route"
     """Logits to top-k ids and weights, and which rows go to which rank."""
+    QUANTIZE = "quantize"
+    """Activations to the payload that travels; after dispatch where bf16 travels and the experts read less."""
     DISPATCH = "dispatch"
     """Move one row per (token, destination rank) to the ranks that hold its experts."""
+    SHARED = "shared"
+    """Experts that every token passes, on its own rank: nothing of them travels, so they may run beside dispatch."""
     PERMUTE = "permute"
     """Sort the received rows by local expert."""
     GEMM1 = "gemm1"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from moe_impl.rows import Pairs, SentRows
+from moe_impl.rows import Pairs, ReceivedRows, SentRows
 
 
 @dataclass
@@ -24,10 +24,17 @@ class UbatchState:
     x_TH: Tensor
     """bf16 [T, H]: this layer's input, replaced in ``merge``."""
     rows: SentRows | None = None
-    received_MH: Tensor | None = None
-    """bf16 [M', H]: dispatched rows."""
+    payload_TB: Tensor | None = None
+    """What dispatch sends: x itself, or uint8 [T, stored_row_bytes] that stage ``quantize`` made of it."""
+    received_rows: ReceivedRows | None = None
+    received_MB: Tensor | None = None
+    """Dispatched rows, as ``payload_TB`` holds them; quantized here where bf16 travelled and the experts read less."""
+    shared_TH: Tensor | None = None
+    """bf16 [T, H]: output of the shared experts."""
     pairs: Pairs | None = None
     permuted_PH: Tensor | None = None
+    """bf16 [P', H], or codes of a quantizing backend, whose scales are ``permuted_scale_P``."""
+    permuted_scale_P: Tensor | None = None
     gate_up_PJ: Tensor | None = None
     """bf16 [P', 2I]: gemm1's output."""
     h_PI: Tensor | None = None

@@ -4,11 +4,20 @@ import re
 from typing import get_args
 
 from moe_impl import costs
-from moe_impl.options import Direction, Link, Machine, Variant, Workload
+from moe_impl.options import Direction, Link, Machine, Precision, Variant, Workload
+from moe_impl.payload import PayloadDtype
 from moe_impl.split import turned_off
 
 MEMORY_SHARE = 0.92
 """Of the device memory; the rest is the context's, the allocator's and the oracle's."""
+
+DISPATCH_DTYPES: dict[Precision, tuple[PayloadDtype, ...]] = {
+    "bf16": ("bf16",),
+    "fp8": ("fp8", "bf16"),
+    "nvfp4-w4a16": ("bf16",),
+    "nvfp4": ("nvfp4", "bf16"),
+}
+"""What may travel: what the experts read, or bf16, which is then quantized after dispatch to the same bits."""
 
 EMULATED = "emulated (exact products)"
 MODELLED_COMM = "modelled comm, measured compute"
@@ -35,6 +44,9 @@ NVFP4_LANE = 64
 def unsupported_reason(workload: Workload, link: Link, variant: Variant, machine: Machine) -> str | None:
     """Why this combination cannot run on this machine, in one clause, or None if it can."""
     model = workload.model
+    if workload.dispatch_dtype not in DISPATCH_DTYPES[workload.precision]:
+        legal = " or ".join(DISPATCH_DTYPES[workload.precision])
+        return f"precision {workload.precision} dispatches {legal}, not {workload.dispatch_dtype}"
     if model.num_experts % workload.ep_size:
         return f"ep_size {workload.ep_size} does not divide {model.num_experts} experts"
     if variant.split_factor > MOST_UBATCHES:
@@ -43,8 +55,12 @@ def unsupported_reason(workload: Workload, link: Link, variant: Variant, machine
         return f"split ratio cuts a batch in 2, not in {variant.split_factor}"
     if variant.receive == "exact" and costs.worst_case(workload, workload.tokens).pairs >= MOST_COUNTED:
         return f"receive exact counts fewer than {MOST_COUNTED} pairs"
-    if variant.experts == "triton" and workload.precision == "bf16":
-        return "experts triton reads NVFP4 weights; bf16 runs on experts torch"
+    if variant.experts == "triton" and not workload.precision.startswith("nvfp4"):
+        return f"experts triton reads NVFP4 weights; {workload.precision} runs on experts torch"
+    if variant.max_tokens_per_rank is not None and variant.max_tokens_per_rank < workload.tokens:
+        return f"max_tokens_per_rank {variant.max_tokens_per_rank} has no room for {workload.tokens} tokens"
+    if variant.worst_case_layout == "per_expert" and variant.experts != "triton":
+        return f"worst_case_layout per_expert needs experts triton, got {variant.experts}"
     if variant.experts == "triton":
         for size in ("hidden_size", "intermediate_size"):
             if getattr(model, size) % NVFP4_LANE:
@@ -56,10 +72,10 @@ def unsupported_reason(workload: Workload, link: Link, variant: Variant, machine
     if link.copies == "node" and workload.ep_size not in NODE_COPIES_EP:
         return f"link counts (token, node) rows: ep_size must be 16 or 32, got {workload.ep_size}"
     if link.transport == "paced":
-        timed = {time.direction for time in link.times if time.dtype in (None, "bf16")}
         for direction in get_args(Direction):
-            if direction not in timed:
-                return f"link has no {direction} time for bf16 rows"
+            dtype = workload.payload_dtype(direction)
+            if not any(time.direction == direction and time.dtype in (None, dtype) for time in link.times):
+                return f"link has no {direction} time for {dtype} rows"
     if machine.device == "cuda":
         if machine.triton_version is None:
             return "CUDA stages need triton, which is not installed"
@@ -103,6 +119,6 @@ def limits(workload: Workload, variant: Variant, machine: Machine) -> tuple[str,
         reasons.append(TBO_OFF)
     if machine.device == "cpu":
         reasons.append(CPU_ONLY)
-    if variant.experts == "torch" and workload.precision != "bf16":
+    if variant.experts == "torch" and workload.precision.startswith("nvfp4"):
         reasons.append(BF16_TRAFFIC)
     return tuple(reasons)

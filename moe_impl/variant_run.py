@@ -44,13 +44,11 @@ def lanes_for(variant: Variant, schedule: Schedule, device: torch.device) -> Lan
 class VariantRun:
     """Callable: one iteration over all layers, issued on the caller's current stream (compute lane)."""
 
-    def __init__(
-        self, variant: Variant, stages: MoeStages, layers: int, x_TH: Tensor, progress: Callable[[int], None]
-    ) -> None:
+    def __init__(self, variant: Variant, stages: MoeStages, x_TH: Tensor, progress: Callable[[int], None]) -> None:
         self.label = variant.label
         tokens = x_TH.shape[0]
         variant = as_run(variant, tokens)
-        self.schedule = for_variant(variant, layers)
+        self.schedule = for_variant(variant, stages.workload)
         self._stages = stages
         self._slices = token_slices(variant, tokens, stages.rows_per_token)
         stages.learn_rows(self._slices)

@@ -10,6 +10,8 @@ from moe_impl.options import Workload
 
 SEED_STRIDE = 1_000_003
 """Keeps the generators of layers, weights and inputs apart."""
+ROUTED, SHARED = 16, 500_000
+"""Generator of layer 0's routed and shared experts; a layer further on is one more."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class LayerWeights:
     """Gate rows, then up rows: [L, 2I, H]; bf16 or NVFP4."""
     w2: Tensor | NvFp4Tensor
     """[L, H, I]."""
+    shared: "LayerWeights | None" = None
+    """The shared experts as one: their intermediate sizes side by side, L = 1."""
 
 
 def generator(device: torch.device, seed: int, stream: int) -> torch.Generator:
@@ -33,10 +37,22 @@ def _normal(shape: tuple[int, ...], scale: float, rng: torch.Generator) -> Tenso
 
 def draw_layer(workload: Workload, layer: int, device: torch.device) -> LayerWeights:
     """Normal weights that keep activations near unit size: std 1/sqrt(fan-in). NVFP4 by rule ``modelopt``."""
-    H, I, L = workload.model.hidden_size, workload.model.intermediate_size, workload.local_experts
-    rng = generator(device, workload.seed, 16 + layer)
-    w13 = _normal((L, 2 * I, H), H**-0.5, rng)
-    w2 = _normal((L, H, I), I**-0.5, rng)
+    I, L = workload.model.intermediate_size, workload.local_experts
+    w13, w2 = _experts(workload, L, I, generator(device, workload.seed, ROUTED + layer))
+    shared = None
+    if workload.model.shared_experts:
+        width = workload.model.shared_experts * I
+        shared = LayerWeights(*_experts(workload, 1, width, generator(device, workload.seed, SHARED + layer)))
+    return LayerWeights(w13, w2, shared)
+
+
+def _experts(
+    workload: Workload, experts: int, width: int, rng: torch.Generator
+) -> tuple[Tensor | NvFp4Tensor, Tensor | NvFp4Tensor]:
+    """w13 and w2 of some experts of intermediate size ``width``, in the workload's precision."""
+    H = workload.model.hidden_size
+    w13 = _normal((experts, 2 * width, H), H**-0.5, rng)
+    w2 = _normal((experts, H, width), width**-0.5, rng)
     if workload.precision == "bf16":
-        return LayerWeights(w13, w2)
-    return LayerWeights(NvFp4Tensor.from_dense(w13), NvFp4Tensor.from_dense(w2))
+        return w13, w2
+    return NvFp4Tensor.from_dense(w13), NvFp4Tensor.from_dense(w2)

@@ -15,7 +15,7 @@ from bench.results import Check, Measurement, Memory, StageTimes, Status, Trial,
 from moe_impl.links import PACED_PRESETS
 from moe_impl.options import Link, Machine, Precision, Variant, Workload, default_experts
 from moe_impl.overlap.makespan import makespan_s
-from moe_impl.overlap.schedule import for_variant
+from moe_impl.overlap.schedule import chain, for_variant
 from moe_impl.shapes import PRESETS
 from moe_impl.stages import Stage
 from moe_impl.support import labels, limits
@@ -53,7 +53,7 @@ class Truth:
     def op_s(self, work: Workload, link: Link, one: Variant) -> dict[str, list[list[float]]]:
         """stage -> [layer][micro-batch] -> seconds, running alone."""
         tokens = work.tokens / one.split_factor
-        num_bytes = int(tokens * 5.25 * work.payload_row_bytes)
+        num_bytes = int(tokens * 5.25 * work.payload_row_bytes("combine"))
         shares = {Stage.GEMM1: 2 / 3, Stage.GEMM2: 1 / 3}
         weights = self.fixed_s * (1.0 if work.precision == "bf16" else 0.28)
         seconds = dict.fromkeys(Stage, 2e-6 + 5e-9 * tokens)
@@ -62,12 +62,12 @@ class Truth:
             Stage.DISPATCH: link.seconds("dispatch", num_bytes),
             Stage.COMBINE: link.seconds("combine", num_bytes),
         }
-        return {stage.value: [[s] * one.split_factor for _ in range(work.layers)] for stage, s in seconds.items()}
+        return {stage.value: [[seconds[stage]] * one.split_factor for _ in range(work.layers)] for stage in chain(work)}
 
     def span_s(self, work: Workload, link: Link, one: Variant) -> float:
         """One iteration."""
         op_s = self.op_s(work, link, one)
-        schedule = for_variant(one, work.layers)
+        schedule = for_variant(one, work)
         durations = [op_s[op.stage][op.layer][op.ubatch] for op in schedule.ops]
         return makespan_s(schedule, durations) * self.dilation if one.role == "T2o" else sum(durations)
 

@@ -15,7 +15,7 @@ TORCH_HALF = (
     "bench.measure.timer", "moe_impl.annotate", "moe_impl.counts", "moe_impl.experts.", "moe_impl.inputs",
     "moe_impl.kernels.", "moe_impl.layer", "moe_impl.nvfp4", "moe_impl.overlap.cuda_lanes",
     "moe_impl.overlap.driver", "moe_impl.overlap.threads", "moe_impl.reference", "moe_impl.routing", "moe_impl.rows",
-    "moe_impl.state", "moe_impl.transport.", "moe_impl.variant_run", "moe_impl.weights",
+    "moe_impl.shared", "moe_impl.state", "moe_impl.transport.", "moe_impl.variant_run", "moe_impl.weights",
 )  # fmt: skip
 """Modules, and with a dot in the end the modules of a package. Everything else is torch-free."""
 HEAVY = ("torch", "triton", "pandas", "pydantic", "rich", "ruamel", "matplotlib", "scipy", "numpy", "jinja2")

@@ -22,8 +22,11 @@ def dump_resolved(config: SweepConfig) -> str:
     lines = [f"# {QUESTION} {config.question}"] if config.question else []
     lines += [f"schema: {SCHEMA}", "case:"]
     for axis in fields(config.case):
+        values = getattr(config.case, axis.name)
+        if values == (None,):  # what it means depends on another axis
+            continue
         lines.append(f"  {axis.name}:")
-        for value in getattr(config.case, axis.name):
+        for value in values:
             lines.append(f"    - {_value(value)}")
     lines += ["variants:"] if config.variants else []
     for spec in config.variants:
@@ -45,6 +48,7 @@ def _value(value: Any) -> str:
 
 def _model(model: ModelShape) -> str:
     sizes = ", ".join(f"{size}: {getattr(model, size)}" for size in SHAPE_SIZES)
+    sizes += f", shared_experts: {model.shared_experts}" if model.shared_experts else ""
     if model == PRESETS.get(model.name):
         router = ", ".join(f"{name}: {value}" for name, value in asdict(model.router).items())
         return f"{model.name}  # {{{sizes}}}, router {{{router}}}"

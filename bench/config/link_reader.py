@@ -8,7 +8,8 @@ from bench.config.link_table import read_table
 from bench.config.nodes import Node, Problems
 from bench.config.readers import Key, Reader, choice, mapping, preset, quantity, whole_number
 from moe_impl.links import HOST_LINK, LOCAL, PACED_PRESETS
-from moe_impl.options import Copies, Direction, Link, LinkTime, PayloadDtype
+from moe_impl.options import Copies, Direction, Link, LinkTime
+from moe_impl.payload import PayloadDtype
 
 PerDtype: TypeAlias = dict[Any, float]
 """PayloadDtype -> quantity; None fills every dtype."""

@@ -15,7 +15,8 @@ from bench.config.readers import Key, choice, mapping, whole_number
 from bench.errors import BenchError
 from bench.hints import not_allowed
 from moe_impl.link_fit import Transfer, fit
-from moe_impl.options import Copies, Direction, Link, LinkTime, PayloadDtype
+from moe_impl.options import Copies, Direction, Link, LinkTime
+from moe_impl.payload import PayloadDtype
 
 HEADER = ("direction", "dtype", "bytes", "seconds")
 DEFAULT_COMM_SMS = 20

@@ -22,13 +22,17 @@ from bench.config.spec import CaseAxes, VariantSpec
 from bench.config.split import read_split
 from bench.measure.settings import MeasureSettings
 from moe_impl.options import Precision, RoutingKind, Variant
+from moe_impl.payload import PayloadDtype
 from moe_impl.shapes import PRESETS, ModelShape
 from moe_impl.support import MOST_UBATCHES
 
 SCHEMA = 1
 MAX_SEED = 2**63 - 1
 SHAPE_SIZES = ("hidden_size", "intermediate_size", "num_experts", "top_k")
-_SHAPE_KEYS = {size: Key(whole_number(1), required=True) for size in SHAPE_SIZES}
+_SHAPE_KEYS = {
+    **{size: Key(whole_number(1), required=True) for size in SHAPE_SIZES},
+    "shared_experts": Key(whole_number(0)),
+}
 
 
 def read_schema(node: Node, path: str, problems: Problems) -> int | None:
@@ -40,13 +44,14 @@ def read_schema(node: Node, path: str, problems: Problems) -> int | None:
 
 
 def read_model(node: Node, path: str, problems: Problems) -> ModelShape | None:
-    """A preset's name, or the four sizes inline (softmax router)."""
+    """A preset's name, or the four sizes, and perhaps shared experts, inline (softmax router)."""
     if not isinstance(node.value, dict):
-        return preset("model", PRESETS, f"{{{', '.join(_SHAPE_KEYS)}}}")(node, path, problems)
+        return preset("model", PRESETS, f"{{{', '.join(SHAPE_SIZES)}}}")(node, path, problems)
     sizes = mapping(node, path, problems, _SHAPE_KEYS)
     if sizes is None:
         return None
     name = "h{hidden_size}-i{intermediate_size}-e{num_experts}-k{top_k}".format(**sizes)
+    name += f"-s{sizes['shared_experts']}" if sizes.get("shared_experts") else ""
     try:
         return ModelShape(**sizes, name=name)
     except ValueError as error:
@@ -63,6 +68,7 @@ def read_case(node: Node, path: str, problems: Problems) -> CaseAxes | None:
         "layers": whole_number(1),
         "tokens": whole_number(1),
         "precision": choice(Precision),
+        "dispatch_dtype": choice(PayloadDtype),
         "routing": choice(RoutingKind),
         "link": read_link,
         "seed": whole_number(0, MAX_SEED),
@@ -82,7 +88,11 @@ def read_variants(node: Node, path: str, problems: Problems) -> tuple[VariantSpe
         problems.add(node, path, "found an empty list, expected at least one variant")
         return None
     hints = get_type_hints(Variant)
-    readers: dict[str, Reader[Any]] = {"split": read_split, "split_factor": whole_number(1, MOST_UBATCHES)}
+    readers: dict[str, Reader[Any]] = {
+        "split": read_split,
+        "split_factor": whole_number(1, MOST_UBATCHES),
+        "max_tokens_per_rank": whole_number(1),
+    }
     keys = {
         spec.name: Key(one_or_many(readers.get(spec.name) or for_hint(hints[spec.name]))) for spec in fields(Variant)
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 from bench.measure.settings import MeasureSettings
 from moe_impl.options import Link, Precision, RoutingKind, Variant, default_experts
+from moe_impl.payload import PayloadDtype
 from moe_impl.shapes import ModelShape
 
 
@@ -15,6 +16,8 @@ class CaseAxes:
     """The distinct values of every case field; their order here is the order of expansion, outermost first."""
 
     precision: tuple[Precision, ...]
+    dispatch_dtype: tuple[PayloadDtype | None, ...] = (None,)
+    """None: the precision's own."""
     model: tuple[ModelShape, ...]
     ep_size: tuple[int, ...]
     layers: tuple[int, ...] = (1,)

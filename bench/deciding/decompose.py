@@ -12,9 +12,9 @@ from statistics import median
 from bench.deciding import join
 from bench.deciding.compare import Comparison
 from bench.results import PERTURBED, Measurement, StageTimes, Trial
-from moe_impl.options import Variant
+from moe_impl.options import Variant, Workload
 from moe_impl.overlap.makespan import makespan_s
-from moe_impl.overlap.schedule import ORDERS, Schedule, build, for_variant
+from moe_impl.overlap.schedule import ORDERS, Schedule, for_variant
 from moe_impl.stages import Lane, Stage, lane_of
 
 GRID_PER_S = 2**40
@@ -132,7 +132,7 @@ def decompose(passes: Sequence[Trial], comparison: Comparison) -> Decomposition 
         min_detectable_s=(comparison.min_detectable or 0.0) * t2o_s if claims else None,
         t1_lanes=None if t1_ops is None else _lanes(t1_ops),
         t2s_lanes=None if t2s_ops is None else _lanes(t2s_ops),
-        bounds=None if t2s_ops is None else _bounds(_ran(variant, t2s_ops), passes[0].workload.layers, t2s_ops, rate),
+        bounds=None if t2s_ops is None else _bounds(_ran(variant, t2s_ops), passes[0].workload, t2s_ops, rate),
         dilation=tuple(
             (stage, None if perturbed else ratio)
             for stage, ratio in _dilation([t2s[p] for p in common], [t2o[p] for p in common])
@@ -186,12 +186,12 @@ def _ran(variant: Variant, op_s: OpSeconds) -> Variant:
     return replace(variant, split_factor=len(next(iter(op_s.values()))[0]))
 
 
-def _bounds(variant: Variant, layers: int, op_s: OpSeconds, rate: float | None) -> Bounds:
+def _bounds(variant: Variant, workload: Workload, op_s: OpSeconds, rate: float | None) -> Bounds:
     def seconds(schedule: Schedule, compute_rate: float = 1.0) -> float:
         durations = [op_s[op.stage][op.layer][op.ubatch] for op in schedule.ops]
         return makespan_s(schedule, durations, compute_rate)
 
-    schedules = {order: build(layers, variant.split_factor, order, variant.receive) for order in ORDERS}
+    schedules = {order: for_variant(replace(variant, order=order), workload) for order in ORDERS}
     spans = {order: seconds(schedule) for order, schedule in schedules.items()}
     best = min(spans, key=lambda order: spans[order])
     if spans[variant.order] <= spans[best] * (1 + TIE):
@@ -199,7 +199,7 @@ def _bounds(variant: Variant, layers: int, op_s: OpSeconds, rate: float | None) 
     return Bounds(
         ideal_s=spans[best],
         ideal_order=best,
-        schedule_bound_s=seconds(for_variant(variant, layers)),
+        schedule_bound_s=seconds(for_variant(variant, workload)),
         ideal_sm_s=None if rate is None else min(seconds(schedule, rate) for schedule in schedules.values()),
     )
 

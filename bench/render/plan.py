@@ -17,7 +17,7 @@ from bench.identity import variant_id
 from bench.planning import Plan, PlannedCase
 from bench.render.fitting import Fitting
 
-COLUMNS = {"tokens": 8, "runs": 13, "weights": 9, "buffers": 9, "payload": 9, "one pass": 9}
+COLUMNS = {"tokens": 7, "runs": 8, "weights": 9, "buffers": 9, "dispatch": 9, "combine": 9, "one pass": 9}
 """Title -> width; together under 80, so that no terminal breaks a row."""
 
 
@@ -44,7 +44,8 @@ def _case_data(planned: PlannedCase) -> dict[str, Any]:
         "tokens": case.workload.tokens,
         "weight_bytes": planned.weight_bytes,
         "buffer_bytes": planned.buffer_bytes,
-        "payload_bytes": planned.payload_bytes,
+        "dispatch_bytes": planned.dispatch_bytes,
+        "combine_bytes": planned.combine_bytes,
         "estimated_s_per_pass": planned.estimated_s,
         "labels": list(planned.labels),
         "variants": [
@@ -147,7 +148,7 @@ def _total(plan: Plan) -> list[str]:
     variants = sum(len(planned.case.variants) for planned in plan.cases)
     runs = sum(len(planned.runs) for planned in plan.cases)
     time = units.format_seconds(sum(planned.estimated_s for planned in plan.cases)) if runs else "-"
-    return ["total", f"{runs} of {variants}", "", "", "", time]
+    return ["total", f"{runs} of {variants}", "", "", "", "", time]
 
 
 def _numbers(planned: PlannedCase) -> list[str]:
@@ -157,7 +158,8 @@ def _numbers(planned: PlannedCase) -> list[str]:
         f"{runs} of {variants}" if runs else "none",
         units.format_bytes(planned.weight_bytes),
         units.format_bytes(planned.buffer_bytes),
-        units.format_bytes(planned.payload_bytes),
+        units.format_bytes(planned.dispatch_bytes),
+        units.format_bytes(planned.combine_bytes),
         units.format_seconds(planned.estimated_s) if runs else "-",
     ]
 
@@ -192,7 +194,7 @@ def _assumption(plan: Plan) -> str:
     return (
         f"{rates.flops_per_s / 1e12:g} TFLOP/s, {units.format_rate(rates.hbm_bytes_per_s)}, at least "
         f"{units.format_seconds(rates.op_s)} a stage, nothing overlapped: times are estimates, nothing was measured. "
-        f"payload: one direction of one layer, balanced routing.{copies}"
+        f"dispatch, combine: payload of one layer, balanced routing.{copies}"
     )
 
 

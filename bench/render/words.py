@@ -6,6 +6,7 @@ from typing import Any
 from bench import units
 from bench.deciding.compare import Comparison
 from bench.deciding.join import Series
+from bench.identity import default
 from bench.report_model import Row
 from moe_impl.options import Link, Workload
 
@@ -66,7 +67,7 @@ def _said(values: Any, hidden: frozenset[str]) -> list[str]:
     said = []
     for spec in fields(values):
         value = getattr(values, spec.name)
-        if spec.name not in hidden and spec.default is not MISSING and value != spec.default:
+        if spec.name not in hidden and spec.default is not MISSING and value != default(spec, values):
             said.append(f"{spec.name} {value}")
     return said
 

@@ -57,7 +57,7 @@ class Watch:
         where = f"in phase {phase}"
         if variant is None:
             return where
-        ops = schedule.for_variant(variant, case.workload.layers).ops
+        ops = schedule.for_variant(variant, case.workload).ops
         position = self._place[1]
         last = str(ops[position]) if 0 <= position < len(ops) else "none"
         return f"{where}, variant {variant.label}, last op issued: {last}"

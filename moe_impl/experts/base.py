@@ -1,14 +1,20 @@
 """What an experts backend is, and the table of them."""
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from moe_impl.options import ExpertsName
+from torch import Tensor
+
+from moe_impl.options import ExpertsName, Precision
 from moe_impl.state import UbatchState
 from moe_impl.weights import LayerWeights
 
 
 class ExpertsBackend(Protocol):
-    """The three expert stages of one layer, on worst-case buffers whose counts are on the device."""
+    """The expert stages of one layer, on worst-case buffers whose counts are on the device.
+
+    ``prepared`` is what :meth:`prepare` made of the layer's weights.
+    """
 
     deterministic: bool
     """Same rows, same bits: a split serial and a split overlapped run agree exactly."""
@@ -17,6 +23,20 @@ class ExpertsBackend(Protocol):
 
     def prepare(self, weights: LayerWeights) -> Any:
         """Lay one layer's weights out for this backend, once."""
+        ...
+
+    def quantize(self, prepared: Any, rows_NH: Tensor, count: Tensor | None = None) -> Tensor:
+        """bf16 rows to what the experts read and a quantized dispatch sends: uint8 [N, stored_row_bytes].
+
+        Asked only where ``Workload.quantizes``.
+
+        Args:
+            count: int32 [1], how many of the rows count; None: all.
+        """
+        ...
+
+    def permute(self, prepared: Any, state: UbatchState) -> None:
+        """received_MB to permuted_PH, one row a pair in expert order."""
         ...
 
     def gemm1(self, prepared: Any, state: UbatchState) -> None:
@@ -32,18 +52,31 @@ class ExpertsBackend(Protocol):
         ...
 
 
-def backend(name: ExpertsName, pairs_per_token: float) -> ExpertsBackend:
-    """The backend a variant names; imports it only now, since ``triton`` needs triton.
+@dataclass(frozen=True)
+class ReadyExperts:
+    """A backend and what it made of every layer's weights."""
+
+    backend: ExpertsBackend
+    prepared: list[Any]
+    """By layer."""
+
+
+def backend(name: ExpertsName, precision: Precision, pairs_per_token: float) -> ExpertsBackend:
+    """The backend a variant names, for a precision that it supports; imports it only now: ``triton`` needs triton.
 
     Args:
-        pairs_per_token: expected pairs per local expert and token of a micro-batch, K / L.
+        pairs_per_token: expected pairs per local expert and token of a micro-batch: K / L, or 1 for shared experts.
+
+    Raises:
+        ValueError: it does not support the precision, which ``support`` refuses before.
     """
-    match name:
-        case "triton":
+    match name, precision:
+        case "triton", "nvfp4-w4a16":
             from moe_impl.experts.triton_backend import TritonExperts
 
             return TritonExperts(pairs_per_token)
-        case "torch":
+        case "torch", "bf16" | "nvfp4-w4a16":
             from moe_impl.experts.torch_backend import TorchExperts
 
             return TorchExperts()
+    raise ValueError(f"experts {name} does not support precision {precision}")

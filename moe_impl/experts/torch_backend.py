@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from moe_impl.experts.permute import GathersRows
 from moe_impl.nvfp4 import NvFp4Tensor, decode_bf16
 from moe_impl.state import UbatchState
 from moe_impl.weights import LayerWeights
@@ -65,7 +66,7 @@ def silu_mul_plain(gate_up: Tensor, ends_L: Tensor, scales: tuple[Tensor, Tensor
     return h
 
 
-class TorchExperts:
+class TorchExperts(GathersRows):
     """See :class:`moe_impl.experts.base.ExpertsBackend`."""
 
     deterministic = True

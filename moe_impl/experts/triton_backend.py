@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from moe_impl.experts.permute import GathersRows
 from moe_impl.kernels.nvfp4_grouped_gemm import RepackedWeights, Tile, nvfp4_grouped_gemm, repack, tile_for
 from moe_impl.kernels.silu_mul import silu_mul
 from moe_impl.state import UbatchState
@@ -16,7 +17,7 @@ class PackedExperts:
     w2: RepackedWeights
 
 
-class TritonExperts:
+class TritonExperts(GathersRows):
     """See :class:`moe_impl.experts.base.ExpertsBackend`."""
 
     deterministic = True

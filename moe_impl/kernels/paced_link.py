@@ -12,17 +12,17 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import globaltimer, smid
 
-from moe_impl.kernels.launch import check
+from moe_impl.kernels.launch import check, row_block
 from moe_impl.options import LinkTime
 from moe_impl.support import PACED_WIDTH
 
 WARPS = 32
 MAX_REGISTERS = 64
 """32 warps x 32 threads x 64 registers = 65536, the register file of one SM."""
-BLOCK = PACED_WIDTH
+LEAST_BLOCK = 1024
 MORE, FEW = 8, 2
-"""Rows of a tile in flight, as powers of two: 80 bf16 values in 40 registers of a thread. With addresses that is more
-than 56, which the hardware rounds up to 64."""
+"""Rows of PACED_WIDTH values in flight, as powers of two: 80 bf16 values in 40 registers of a thread. With addresses
+that is more than 56, which the hardware rounds up to 64. Of narrower rows as many more are in flight."""
 STATE_WORDS = 4
 """int64: [tickets taken, transfers published, free_at_ns, deadline_ns]."""
 
@@ -89,6 +89,12 @@ def paced_link_kernel(
         tl.store(trace + 3 * pid + 2, globaltimer())
 
 
+def tiles(width: int) -> tuple[int, int, int]:
+    """(BLOCK, MORE, FEW) for rows of ``width`` values: as many values in flight whatever the width."""
+    block = max(LEAST_BLOCK, row_block(width))
+    return block, MORE * PACED_WIDTH // block, FEW * PACED_WIDTH // block
+
+
 def new_state(device: torch.device) -> Tensor:
     """A link on which nothing was sent yet."""
     return torch.zeros(STATE_WORDS, dtype=torch.int64, device=device)
@@ -103,12 +109,14 @@ def paced_move(
     comm_sms: int,
     index_M: Tensor | None = None,
     counted: Tensor | None = None,
+    row_bytes: int | None = None,
     trace: Tensor | None = None,
 ) -> None:
     """``move_rows`` over a link: same arguments, plus the link.
 
     Args:
         counted: int32 [1], rows that the link's time is made of; default ``count``, the rows that are moved.
+        row_bytes: of a counted row, which may be less than its buffer's; default all of it.
         state: int64 [4] from :func:`new_state`, shared by all transfers of the link.
         time: alpha and bandwidth of this direction; bytes are those of ``counted`` rows.
         comm_sms: CTAs, each on an SM of its own.
@@ -117,10 +125,12 @@ def paced_move(
     check(source.shape[1] == target_MH.shape[1], f"row widths differ: {source.shape[1]} and {target_MH.shape[1]}")
     check(comm_sms >= 1, f"a paced link needs a CTA, got comm_sms {comm_sms}")
     width = target_MH.shape[1]
-    check(width <= BLOCK, f"rows of up to {BLOCK} values, got {width}")
+    check(width <= PACED_WIDTH, f"rows of up to {PACED_WIDTH} values, got {width}")
+    block, more, few = tiles(width)
     paced_link_kernel[(comm_sms,)](
         source, target_MH, index_M, count, count if counted is None else counted, state, trace,
-        width, width * target_MH.element_size(), 1e9 / time.bandwidth_bytes_per_s, round(time.alpha_s * 1e9),
-        MORE, FEW, BLOCK, index_M is not None, trace is not None,
+        width, row_bytes or width * target_MH.element_size(),
+        1e9 / time.bandwidth_bytes_per_s, round(time.alpha_s * 1e9),
+        more, few, block, index_M is not None, trace is not None,
         num_warps=WARPS, maxnreg=MAX_REGISTERS,
     )  # fmt: skip

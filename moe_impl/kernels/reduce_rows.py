@@ -5,7 +5,7 @@ import triton.language as tl
 from torch import Tensor
 
 from moe_impl.kernels.launch import NO_FMA, check, row_block, row_warps, strided_grid
-from moe_impl.rows import Pairs, SentRows
+from moe_impl.rows import Pairs, ReceivedRows
 
 
 @triton.jit
@@ -25,13 +25,14 @@ def reduce_rows_kernel(outputs, pair_MK, weights_MK, partial, count, width, K: t
         tl.store(partial + row * stride + columns, total.to(tl.bfloat16), mask=inside)
 
 
-def reduce_rows(outputs_PH: Tensor, pairs: Pairs, rows: SentRows, partial_MH: Tensor) -> None:
+def reduce_rows(outputs_PH: Tensor, pairs: Pairs, rows: ReceivedRows, partial_MH: Tensor) -> None:
     """partial[m] = bf16(sum over slots in ascending expert id of weight * outputs[pair]), fp32 inside.
 
     Args:
         outputs_PH: bf16 [P', H], read below the last pair only.
         partial_MH: bf16 [M', H], written below ``num_rows`` only.
     """
+    check(pairs.pair_MK is not None, "pairs that are their rows need no reduction")
     check(outputs_PH.shape[1] == partial_MH.shape[1], "expert outputs and partial sums differ in width")
     capacity, K = pairs.pair_MK.shape
     width = partial_MH.shape[1]

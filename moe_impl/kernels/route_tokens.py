@@ -139,7 +139,15 @@ def route_tokens(
     num_pairs, num_node_rows = totals[:1], totals[1:]
     if tokens == 0:
         none = totals[:1]
-        return SentRows(integers(0, ep_size), integers(0), ids_TK, weights_TK, none, none, none)
+        return SentRows(
+            row_TR=integers(0, ep_size),
+            token_M=integers(0),
+            experts_MK=ids_TK,
+            weights_MK=weights_TK,
+            num_rows=none,
+            num_pairs=none,
+            num_node_rows=none,
+        )
     choose_kernel[(triton.cdiv(tokens, TOKENS),)](
         logits_TE, bias_E, ids_TK, weights_TK, sent_RT, num_node_rows, tokens,
         num_experts, row_block(num_experts), top_k, ep_size,
@@ -153,4 +161,12 @@ def route_tokens(
         ids_TK, weights_TK, ends_RT, row_TR, token_M, experts_MK, weights_MK, num_pairs, tokens,
         num_experts // ep_size, top_k, row_block(top_k), ep_size, ROW_TOKENS,
     )  # fmt: skip
-    return SentRows(row_TR, token_M, experts_MK, weights_MK, ends_RT[-1:], num_pairs, num_node_rows)
+    return SentRows(
+        row_TR=row_TR,
+        token_M=token_M,
+        experts_MK=experts_MK,
+        weights_MK=weights_MK,
+        num_rows=ends_RT[-1:],
+        num_pairs=num_pairs,
+        num_node_rows=num_node_rows,
+    )

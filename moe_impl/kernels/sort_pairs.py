@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 from moe_impl.kernels.launch import row_block
-from moe_impl.rows import Pairs, SentRows
+from moe_impl.rows import Pairs, ReceivedRows
 
 SLOTS = 256
 """Slots one program sorts; it holds [SLOTS, L] flags."""
@@ -45,13 +45,13 @@ def place_kernel(
     tl.store(pair_MK + slots, tl.where(here, pair, -1), mask=present)
 
 
-def sort_pairs(rows: SentRows, local_experts: int) -> Pairs:
+def sort_pairs(rows: ReceivedRows, local_experts: int) -> Pairs:
     """See :func:`moe_impl.rows.plan_pairs`: the same result, bit for bit, in two small kernels and a cumsum."""
     capacity, K = rows.experts_MK.shape
     blocks = triton.cdiv(capacity * K, SLOTS)
-    device = rows.token_M.device
+    device = rows.experts_MK.device
     if capacity == 0:
-        return Pairs(torch.zeros(local_experts, dtype=torch.int32, device=device), rows.token_M, rows.experts_MK)
+        return Pairs(torch.zeros(local_experts, dtype=torch.int32, device=device), rows.num_rows[:0], rows.experts_MK)
     experts = row_block(local_experts)
     counts_LB = torch.empty(local_experts, blocks, dtype=torch.int32, device=device)
     count_kernel[(blocks,)](rows.experts_MK, rows.num_rows, counts_LB, blocks, K, local_experts, SLOTS, experts)

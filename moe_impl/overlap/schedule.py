@@ -4,16 +4,31 @@ One list serves four masters: the lanes run it, ``makespan`` bounds it, the repo
 is the same list with one micro-batch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from typing import get_args
 
-from moe_impl.options import DEFAULT_ORDER, Engine, Order, Receive, Variant
+from moe_impl.options import DEFAULT_ORDER, Engine, Order, Receive, Variant, Workload
 from moe_impl.stages import Lane, Stage, lane_of
 
 ORDERS: tuple[Order, ...] = get_args(Order)
+
+
+def chain(workload: Workload) -> tuple[Stage, ...]:
+    """The stages of one of this workload's layers, in the order in which a micro-batch passes them."""
+    left_out = set()
+    if not workload.quantizes:
+        left_out.add(Stage.QUANTIZE)
+    if not workload.model.shared_experts:
+        left_out.add(Stage.SHARED)
+    left_out.add(Stage.ATTENTION)
+    stages = [stage for stage in Stage if stage not in left_out]
+    if workload.quantizes and workload.dispatch_dtype == "bf16":
+        stages.remove(Stage.QUANTIZE)
+        stages.insert(stages.index(Stage.PERMUTE), Stage.QUANTIZE)
+    return tuple(stages)
 
 
 @dataclass(frozen=True)
@@ -79,7 +94,7 @@ class Schedule:
         return "\n".join([*([host] if engine == "threads" else []), *lanes.values()])
 
 
-def segments(order: Order, layers: int) -> list[list[tuple[int, Stage]]]:
+def segments(order: Order, stages: Sequence[Stage], layers: int) -> list[list[tuple[int, Stage]]]:
     """One micro-batch's (layer, stage) chain, cut where it hands over to the next micro-batch.
 
     ``yield_after`` cuts after dispatch and after combine: communication is issued first, then the other batch's
@@ -87,7 +102,7 @@ def segments(order: Order, layers: int) -> list[list[tuple[int, Stage]]]:
     """
     cuts: list[list[tuple[int, Stage]]] = [[]]
     for layer in range(layers):
-        for stage in Stage:
+        for stage in stages:
             hands_over = stage in (Stage.DISPATCH, Stage.COMBINE)
             if hands_over and order == "yield_before":
                 cuts.append([])
@@ -97,20 +112,51 @@ def segments(order: Order, layers: int) -> list[list[tuple[int, Stage]]]:
     return cuts
 
 
-def build(layers: int, num_ubatches: int, order: Order, receive: Receive = "worst_case") -> Schedule:
-    """Let micro-batches take turns, one segment each, as FastDeploy's two host threads do."""
+def build(
+    stages: Sequence[Stage], layers: int, num_ubatches: int, order: Order, receive: Receive = "worst_case"
+) -> Schedule:
+    """Let micro-batches take turns, one segment each, as FastDeploy's two host threads do.
+
+    Args:
+        stages: of one layer (:func:`chain`).
+    """
     ops: list[Op] = []
-    last: dict[int, int] = {}  # micro-batch -> its latest op: within a micro-batch every stage reads the one before
-    for segment in segments(order, layers):
+    inputs = {ubatch: _Inputs() for ubatch in range(num_ubatches)}
+    for segment in segments(order, stages, layers):
         for ubatch in range(num_ubatches):
             for layer, stage in segment:
-                after = (last[ubatch],) if ubatch in last else ()
-                last[ubatch] = len(ops)
+                after = inputs[ubatch].of(stage, position=len(ops))
                 ops.append(Op(layer, ubatch, stage, lane_of(stage), after))
     waits = (position for position, op in enumerate(ops) if receive == "exact" and op.stage == Stage.DISPATCH)
     return Schedule(tuple(ops), layers, num_ubatches, order, frozenset(waits))
 
 
-def for_variant(variant: Variant, layers: int) -> Schedule:
+class _Inputs:
+    """Which ops of one micro-batch the next one reads: the one before, as a rule."""
+
+    def __init__(self) -> None:
+        self._last: int | None = None
+        self._before_dispatch: int | None = None
+        self._shared: int | None = None
+
+    def of(self, stage: Stage, position: int) -> tuple[int, ...]:
+        """Positions of the ops whose results the op at ``position`` reads."""
+        if stage == Stage.SHARED:  # beside dispatch: it reads what dispatch reads, and merge reads it
+            self._shared = position
+            return _known(self._before_dispatch)
+        if stage == Stage.DISPATCH:
+            self._before_dispatch = self._last
+        after = _known(self._last)
+        if stage == Stage.MERGE:
+            after, self._shared = (*_known(self._shared), *after), None
+        self._last = position
+        return after
+
+
+def _known(position: int | None) -> tuple[int, ...]:
+    return () if position is None else (position,)
+
+
+def for_variant(variant: Variant, workload: Workload) -> Schedule:
     """The schedule a variant runs; ``serial`` runs the same list on one lane."""
-    return build(layers, variant.split_factor, variant.order, variant.receive)
+    return build(chain(workload), workload.layers, variant.split_factor, variant.order, variant.receive)

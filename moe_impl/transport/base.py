@@ -5,17 +5,20 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from moe_impl.options import Link
+from moe_impl.options import Link, Workload
 from moe_impl.rows import SentRows
 
 
 class Transport(Protocol):
-    """Moves rows to the ranks that hold their experts, and partial sums back."""
+    """Moves rows to the ranks that hold their experts, and partial sums back.
+
+    Dispatched rows are bf16 [T, H] or uint8 [T, stored_row_bytes], partial sums bf16.
+    """
 
     host_sized: bool
     """Whether the host issues copies of a size that it must know: ``rows.known_rows``."""
 
-    def dispatch(self, x_TH: Tensor, rows: SentRows, received_MH: Tensor) -> None:
+    def dispatch(self, sent_TB: Tensor, rows: SentRows, received_MB: Tensor) -> None:
         """received[m] = x[token of row m], for m below ``rows.num_rows``."""
         ...
 
@@ -24,7 +27,7 @@ class Transport(Protocol):
         ...
 
 
-def transport(link: Link, device: torch.device) -> Transport:
+def transport(link: Link, workload: Workload, device: torch.device) -> Transport:
     """The transport a link names, on this device; imports kernels only where there is a GPU.
 
     Raises:
@@ -37,17 +40,21 @@ def transport(link: Link, device: torch.device) -> Transport:
             case "local":
                 return cuda_rows.LocalCuda()
             case "paced":
-                return cuda_rows.PacedCuda(link, device)
+                return cuda_rows.PacedCuda(link, workload, device)
             case "host_link":
                 from moe_impl.transport.host_link import HostLink
 
                 return HostLink(device)
+            case "collective":
+                raise NotImplementedError("link collective")
     from moe_impl.transport import cpu_rows
 
     match link.transport:
         case "local":
             return cpu_rows.LocalCpu()
         case "paced":
-            return cpu_rows.PacedCpu(link)
+            return cpu_rows.PacedCpu(link, workload)
         case "host_link":
             raise ValueError("link host_link needs a CUDA GPU")
+        case "collective":
+            raise NotImplementedError("link collective")

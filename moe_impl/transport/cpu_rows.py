@@ -4,7 +4,7 @@ import time
 
 from torch import Tensor
 
-from moe_impl.options import Direction, Link
+from moe_impl.options import Direction, Link, Workload
 from moe_impl.rows import SentRows
 
 
@@ -13,9 +13,9 @@ class LocalCpu:
 
     host_sized = False
 
-    def dispatch(self, x_TH: Tensor, rows: SentRows, received_MH: Tensor) -> None:
+    def dispatch(self, sent_TB: Tensor, rows: SentRows, received_MB: Tensor) -> None:
         used = int(rows.num_rows)
-        received_MH[:used] = x_TH[rows.token_M[:used].long()]
+        received_MB[:used] = sent_TB[rows.token_M[:used].long()]
 
     def combine(self, partial_MH: Tensor, rows: SentRows, returned_MH: Tensor) -> None:
         used = int(rows.num_rows)
@@ -25,22 +25,22 @@ class LocalCpu:
 class PacedCpu(LocalCpu):
     """The copies take what they take; the rest of the modelled time is waited for."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, link: Link, workload: Workload) -> None:
+        self._link, self._workload = link, workload
 
-    def _hold(self, direction: Direction, started_s: float, rows: SentRows, target_MH: Tensor) -> None:
-        row_bytes = target_MH.shape[1] * target_MH.element_size()
-        counted = int(rows.counted(self._link.copies))
-        deadline_s = started_s + self._link.seconds(direction, counted * row_bytes)
+    def _hold(self, direction: Direction, started_s: float, rows: SentRows) -> None:
+        num_bytes = int(rows.counted(self._link.copies)) * self._workload.payload_row_bytes(direction)
+        dtype = self._workload.payload_dtype(direction)
+        deadline_s = started_s + self._link.seconds(direction, num_bytes, dtype)
         while time.perf_counter() < deadline_s:
             pass  # a link's times are below what sleep() resolves
 
-    def dispatch(self, x_TH: Tensor, rows: SentRows, received_MH: Tensor) -> None:
+    def dispatch(self, sent_TB: Tensor, rows: SentRows, received_MB: Tensor) -> None:
         started_s = time.perf_counter()
-        super().dispatch(x_TH, rows, received_MH)
-        self._hold("dispatch", started_s, rows, received_MH)
+        super().dispatch(sent_TB, rows, received_MB)
+        self._hold("dispatch", started_s, rows)
 
     def combine(self, partial_MH: Tensor, rows: SentRows, returned_MH: Tensor) -> None:
         started_s = time.perf_counter()
         super().combine(partial_MH, rows, returned_MH)
-        self._hold("combine", started_s, rows, returned_MH)
+        self._hold("combine", started_s, rows)

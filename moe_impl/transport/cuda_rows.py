@@ -5,7 +5,7 @@ from torch import Tensor
 
 from moe_impl.kernels.move_rows import move_rows
 from moe_impl.kernels.paced_link import new_state, paced_move
-from moe_impl.options import Link, LinkTime
+from moe_impl.options import Direction, Link, Workload
 from moe_impl.rows import SentRows
 
 
@@ -14,8 +14,8 @@ class LocalCuda:
 
     host_sized = False
 
-    def dispatch(self, x_TH: Tensor, rows: SentRows, received_MH: Tensor) -> None:
-        move_rows(x_TH, received_MH, rows.num_rows, rows.token_M)
+    def dispatch(self, sent_TB: Tensor, rows: SentRows, received_MB: Tensor) -> None:
+        move_rows(words(sent_TB), words(received_MB), rows.num_rows, rows.token_M)
 
     def combine(self, partial_MH: Tensor, rows: SentRows, returned_MH: Tensor) -> None:
         move_rows(partial_MH, returned_MH, rows.num_rows)
@@ -26,19 +26,33 @@ class PacedCuda:
 
     host_sized = False
 
-    def __init__(self, link: Link, device: torch.device) -> None:
-        self._dispatch, self._combine = link.time("dispatch"), link.time("combine")
-        self._comm_sms, self._copies = link.comm_sms, link.copies
+    def __init__(self, link: Link, workload: Workload, device: torch.device) -> None:
+        self._link, self._workload = link, workload
         self._state = new_state(device)
 
-    def dispatch(self, x_TH: Tensor, rows: SentRows, received_MH: Tensor) -> None:
-        self._move(x_TH, received_MH, rows, self._dispatch, rows.token_M)
+    def dispatch(self, sent_TB: Tensor, rows: SentRows, received_MB: Tensor) -> None:
+        self._move("dispatch", sent_TB, received_MB, rows, rows.token_M)
 
     def combine(self, partial_MH: Tensor, rows: SentRows, returned_MH: Tensor) -> None:
-        self._move(partial_MH, returned_MH, rows, self._combine)
+        self._move("combine", partial_MH, returned_MH, rows)
 
     def _move(
-        self, source: Tensor, target_MH: Tensor, rows: SentRows, time: LinkTime, index_M: Tensor | None = None
+        self, direction: Direction, source: Tensor, target_MB: Tensor, rows: SentRows, index_M: Tensor | None = None
     ) -> None:
-        counted = rows.counted(self._copies)
-        paced_move(source, target_MH, rows.num_rows, self._state, time, self._comm_sms, index_M, counted)
+        workload, link = self._workload, self._link
+        paced_move(
+            words(source),
+            words(target_MB),
+            rows.num_rows,
+            self._state,
+            link.time(direction, workload.payload_dtype(direction)),
+            link.comm_sms,
+            index_M,
+            rows.counted(link.copies),
+            workload.payload_row_bytes(direction),
+        )
+
+
+def words(rows_NB: Tensor) -> Tensor:
+    """Rows of bytes as rows of bf16-sized words, which is what the kernels move."""
+    return rows_NB.view(torch.bfloat16) if rows_NB.dtype == torch.uint8 else rows_NB

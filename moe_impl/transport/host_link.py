@@ -14,6 +14,7 @@ from torch import Tensor
 from moe_impl.kernels.move_rows import move_rows
 from moe_impl.rows import SentRows
 from moe_impl.transport.chunks import MOST_CHUNK_BYTES, SLOTS, chunks
+from moe_impl.transport.cuda_rows import words
 
 
 class HostLink:
@@ -34,26 +35,26 @@ class HostLink:
         self._filled = [torch.cuda.Event() for _ in range(SLOTS)]
         self._emptied = [torch.cuda.Event() for _ in range(SLOTS)]
 
-    def dispatch(self, x_TH: Tensor, rows: SentRows, received_MH: Tensor) -> None:
+    def dispatch(self, sent_TB: Tensor, rows: SentRows, received_MB: Tensor) -> None:
         used = known(rows)
         if not used:
             return
         # Allocated, written and let go on the current stream, which by then has waited for the copy that reads it.
-        packed_MH = x_TH.new_empty(used, x_TH.shape[1])
-        move_rows(x_TH, packed_MH, rows.num_rows, rows.token_M)
-        self._travel(packed_MH, received_MH[:used])
+        packed_MB = sent_TB.new_empty(used, sent_TB.shape[1])
+        move_rows(words(sent_TB), words(packed_MB), rows.num_rows, rows.token_M)
+        self._travel(packed_MB, received_MB[:used])
 
     def combine(self, partial_MH: Tensor, rows: SentRows, returned_MH: Tensor) -> None:
         used = known(rows)
         if used:
             self._travel(partial_MH[:used], returned_MH[:used])
 
-    def _travel(self, source_MH: Tensor, target_MH: Tensor) -> None:
+    def _travel(self, source_MB: Tensor, target_MB: Tensor) -> None:
         """target = source by way of the ring; both contiguous, of equal size, at least one row."""
         current = torch.cuda.current_stream()
         self._begun.record(current)
         self._out.wait_event(self._begun)
-        source_B, target_B = (rows_MH.view(-1).view(torch.uint8) for rows_MH in (source_MH, target_MH))
+        source_B, target_B = (rows_MB.view(-1).view(torch.uint8) for rows_MB in (source_MB, target_MB))
         plan = chunks(source_B.numel())
         try:
             for chunk in plan:

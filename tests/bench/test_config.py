@@ -36,8 +36,8 @@ variants:
 measure: {passes: 2, round_min: 0.5 s}
 """
 SIZES = "hidden_size, intermediate_size, num_experts, top_k"
-CASE_KEYS = "model, ep_size, layers, tokens, precision, routing, link, seed"
-VARIANT_KEYS = "experts, engine, split_factor, split, receive, launch, order"
+CASE_KEYS = "model, ep_size, layers, tokens, precision, dispatch_dtype, routing, link, seed"
+VARIANT_KEYS = "experts, engine, split_factor, split, receive, launch, order, max_tokens_per_rank, worst_case_layout"
 MEASURE_KEYS = "passes, rounds, round_min, warm_up, decide_beyond, same_within, case_limit"
 TIME = "expected a time such as 15 us (units: ns, us, ms, s, min)"
 LINKS = "local, host_link, {paced: PRESET}, {paced: {alpha, bandwidth, comm_sms}}, {table: FILE.csv}"
@@ -56,7 +56,7 @@ MISTAKES = [
     ("model: deepseek-v3", "model: {hidden_size: 100, intermediate_size: 128, num_experts: 8, top_k: 2}", "7:11: case.model.hidden_size: must be a positive multiple of 16 (one NVFP4 block), got 100"),
     ("model: deepseek-v3", "model: {hidden_size: 64, intermediate_size: 128, num_experts: 8, top_k: 9}", "7:68: case.model.top_k: must lie in 1..num_experts (8), got 9"),
     ("model: deepseek-v3", "model: {hidden_size: 64, intermediate_size: 128, num_experts: 8}", "7:3: case.model.top_k: missing, it is required"),
-    ("model: deepseek-v3", "model: {hiden_size: 64, hidden_size: 64, intermediate_size: 64, num_experts: 8, top_k: 1}", "7:11: case.model: unknown key hiden_size, did you mean hidden_size? allowed: " + SIZES),
+    ("model: deepseek-v3", "model: {hiden_size: 64, hidden_size: 64, intermediate_size: 64, num_experts: 8, top_k: 1}", "7:11: case.model: unknown key hiden_size, did you mean hidden_size? allowed: " + SIZES + ", shared_experts"),
     ("  ep_size: 8\n", "", "6:1: case.ep_size: missing, it is required"),
     ("ep_size: 8", "ep_size: -8", "8:3: case.ep_size: found -8, expected a whole number >= 1"),
     ("ep_size: 8", "ep_size: true", "8:3: case.ep_size: found true, expected a whole number >= 1"),
@@ -81,8 +81,8 @@ MISTAKES = [
     ("[16, 64]", "[]", "10:3: case.tokens: found an empty list, expected at least one value"),
     ("[16, 64]", "[[16], 64]", "10:12: case.tokens: found a list, expected a whole number >= 1"),
     ("[16, 64]", "&a [*a]", "10:11: an anchor that contains itself"),
-    ("bf16", "nvfp4", "11:3: case.precision: found nvfp4, allowed: bf16, nvfp4-w4a16"),
-    ("bf16", "bf61", "11:3: case.precision: found bf61, did you mean bf16? allowed: bf16, nvfp4-w4a16"),
+    ("bf16", "int4", "11:3: case.precision: found int4, allowed: bf16, fp8, nvfp4-w4a16, nvfp4"),
+    ("bf16", "bf61", "11:3: case.precision: found bf61, did you mean bf16? allowed: bf16, fp8, nvfp4-w4a16, nvfp4"),
     ("bf16", "!precision bf16", "11:3: tags are not allowed, found !precision"),
     ("routing: model", "routing: {zipf: 1.0}", "12:3: case.routing: found a mapping, allowed: model, uniform"),
     ("link: local", "link: collective", "13:3: case.link: found collective, allowed: " + LINKS),
@@ -165,7 +165,7 @@ def test_what_is_no_yaml_at_all_is_one_line(text, message):
 def test_all_mistakes_are_told_at_once_in_the_order_of_the_file():
     wrong = (
         GOOD.replace("ep_size: 8", "ep_size: 0")
-        .replace("bf16", "fp8")
+        .replace("bf16", "int4")
         .replace("2}", "0}")
         .replace("passes: 2", "passes: no")
     )
@@ -273,7 +273,7 @@ def test_every_case_key_may_be_a_list():
         ("ep_size: 8", "ep_size: [4, 8]"),
         ("layers: 2", "layers: [1, 2]"),
         ("bf16", "[bf16, nvfp4-w4a16]"),
-        ("routing: model", "routing: [model, uniform]"),
+        ("routing: model", "routing: [model, uniform]\n  dispatch_dtype: [bf16, fp8]"),
         ("local", "[local, {paced: h800-nvlink-ep8}]"),
         ("seed: 0", "seed: [0, 1]"),
     ]:

@@ -158,6 +158,9 @@ def test_a_variant_that_turned_itself_off_is_taken_apart_by_the_micro_batches_it
         return replace(m, effective_split_factor=1, stages=StageTimes(m.stages.span_s, op_s))
 
     builder = synthetic.Builder(noise=QUIET, change=as_t1)
-    why = known(builder, splits=(4,))
+    (case,) = synthetic.cases([2048], splits=(4,))
+    routed_alone = replace(case.workload, model=replace(case.workload.model, shared_experts=0))
+    why = decomposed(builder.trials([replace(case, workload=routed_alone)]))
+    assert why is not None
     assert why.bounds is not None
     assert why.bounds.ideal_s == pytest.approx(why.t2s_s, rel=1e-6), "one micro-batch overlaps with nothing"

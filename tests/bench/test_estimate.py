@@ -12,5 +12,6 @@ from moe_impl.links import HOST_LINK, LOCAL
 def test_a_measured_link_is_assumed_to_take_its_bytes_at_the_known_rate_both_ways(split_factor: int) -> None:
     work, one = workload(tokens=4096), variant(split_factor=split_factor)
     found = iteration_s(work, HOST_LINK, one, ASSUMED["cuda"]) - iteration_s(work, LOCAL, one, ASSUMED["cuda"])
-    expected = work.layers * 2 * costs.transfer_bytes(work) / ASSUMED_HOST_LINK_BYTES_PER_S
+    num_bytes = costs.transfer_bytes(work, "dispatch") + costs.transfer_bytes(work, "combine")
+    expected = work.layers * num_bytes / ASSUMED_HOST_LINK_BYTES_PER_S
     assert found == pytest.approx(expected, rel=1e-6)

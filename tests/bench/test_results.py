@@ -108,7 +108,7 @@ DAMAGES: list[tuple[str, Damage, str]] = [
     ("a place is true", lambda r: first(r)["places"].__setitem__(0, True), r"places\.0: .*valid integer"),
     ("a place is missing", lambda r: first(r)["places"].pop(), "samples_s 4, places 3, rounds 4"),
     ("a round too many", lambda r: first(r)["rounds"].append(1), "samples_s 4, places 4, rounds 5"),
-    ("an unknown stage", lambda r: ops(r).update(brew=ops(r)["route"]), r"op_s\.brew: no stage, known: route"),
+    ("an unknown stage", lambda r: ops(r).update(brew=ops(r)["route"]), r"op_s\.brew: no stage, known: atten"),
     ("a stage is missing", lambda r: ops(r).pop("gemm1"), r"measurements\.0\.stages\.op_s: lacks gemm1"),
     ("a layer is missing", lambda r: ops(r)["gemm1"].pop(), r"op_s\.gemm1: not 2 layers of 1 micro-batches"),
     ("a micro-batch too many", lambda r: ops(r)["gemm1"][0].append(1.0), r"op_s\.gemm1: not 2 layers of 1"),

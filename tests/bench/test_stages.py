@@ -6,9 +6,10 @@ from contextlib import AbstractContextManager
 
 import pytest
 import torch
+from plain_schedule import build
 
 from bench.measure.stages import HostStamps, by_stage, stage_times, stamps_for
-from moe_impl.overlap.schedule import Op, build
+from moe_impl.overlap.schedule import Op
 
 SCHEDULE = build(2, 2, "yield_after")
 

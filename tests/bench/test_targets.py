@@ -134,7 +134,7 @@ def test_a_link_that_counts_node_copies_is_held_to_those() -> None:
         with pytest.raises(LinkCannotSustainError) as refused:
             target.check_link(taking(dispatch=9e-3, combine=9e-3))
         found.append(int(re.search(r"of (\d+) bytes", str(refused.value))[1]))  # type: ignore[index]
-    row_bytes = workload.payload_row_bytes
+    row_bytes = workload.payload_row_bytes("combine")
     assert found[0] == 2 * workload.tokens * row_bytes
     assert workload.tokens * row_bytes < found[1] < found[0]
 
@@ -144,7 +144,7 @@ def test_a_link_that_models_nothing_could_not_miss_it(link: Link, monkeypatch: p
     def never(call: Callable[[], object]) -> float:
         raise AssertionError("such a link needs no transfer")
 
-    monkeypatch.setattr(targets, "transport", lambda link, device: LocalCpu())
+    monkeypatch.setattr(targets, "transport", lambda *arguments: LocalCpu())
     Targets(CPU).build(replace(small_case(), link=link)).check_link(never)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from plain_schedule import build
 from small_sweep import small_case
 
 from bench.cases import Case
@@ -31,7 +32,6 @@ from bench.worker import failed, first_line
 from moe_impl.options import SplitPolicy, Variant
 from moe_impl.overlap.driver import Run
 from moe_impl.overlap.lanes import OneLane
-from moe_impl.overlap.schedule import build
 from moe_impl.overlap.threads import OpFailedError, run_threads
 from moe_impl.stages import Stage
 

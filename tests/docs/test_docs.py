@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from plain_schedule import build
 
 from bench import cli
 from bench.cli import VERBS
@@ -124,7 +125,7 @@ def test_the_engines_page_shows_what_the_schedule_draws() -> None:
     shown = re.findall(r"^## (\w+), (\w+)\n\n```\n(.*?)\n```$", page, re.MULTILINE | re.DOTALL)
     assert sorted((engine, order) for engine, order, _ in shown) == sorted(product(get_args(Engine), schedule.ORDERS))
     for engine, order, drawing in shown:
-        assert drawing == schedule.build(1, 2, order).drawn(engine), f"{engine}, {order}"
+        assert drawing == build(1, 2, order).drawn(engine), f"{engine}, {order}"
 
 
 def test_make_help_lists_what_the_readme_calls() -> None:

@@ -5,6 +5,7 @@ from statistics import median
 
 import pytest
 import torch
+from plain_schedule import build
 from test_variants import SLOW, _ignore, _target
 
 from bench.measure.cuda_timer import CudaEventTimer
@@ -12,7 +13,7 @@ from moe_impl.links import LOCAL
 from moe_impl.options import Link, Precision, Variant
 from moe_impl.overlap.driver import Run
 from moe_impl.overlap.lanes import OneLane
-from moe_impl.overlap.schedule import Op, build
+from moe_impl.overlap.schedule import Op
 from moe_impl.overlap.threads import OpFailedError, run_threads
 from moe_impl.stages import Stage
 

@@ -34,6 +34,12 @@ from moe_impl.options import NODE_RANKS
 
 # The warps of a row of 7168 values, and of 2048.
 WIDE, NARROW = {"num_warps": row_warps(7168)}, {"num_warps": row_warps(2048)}
+
+
+def paced_tiles(width: int) -> dict[str, int]:
+    return dict(zip(("BLOCK", "MORE", "FEW"), paced_link.tiles(width), strict=True))
+
+
 KERNELS = {
     "choose_experts": (
         route_tokens.choose_kernel,
@@ -64,7 +70,13 @@ KERNELS = {
     "paced_link": (
         paced_link.paced_link_kernel,
         "*bf16 *bf16 *i32 *i32 *i32 *i64 *i64 i32 i32 fp32 i32",
-        {"MORE": paced_link.MORE, "FEW": paced_link.FEW, "BLOCK": paced_link.BLOCK, "GATHER": True, "TRACE": False},
+        {**paced_tiles(7168), "GATHER": True, "TRACE": False},
+        {"num_warps": paced_link.WARPS, "maxnreg": paced_link.MAX_REGISTERS},
+    ),
+    "paced_link_nvfp4": (
+        paced_link.paced_link_kernel,
+        "*bf16 *bf16 *i32 *i32 *i32 *i64 *i64 i32 i32 fp32 i32",
+        {**paced_tiles(2016), "GATHER": True, "TRACE": False},
         {"num_warps": paced_link.WARPS, "maxnreg": paced_link.MAX_REGISTERS},
     ),
     "silu_mul": (
@@ -80,7 +92,12 @@ KERNELS = {
         {"K": 8, "BLOCK": 8192},
         {**NO_FMA, **WIDE},
     ),
-    "merge_rows": (merge_rows.merge_rows_kernel, "*bf16 *bf16 *i32 *bf16 *bf16 i32", {"R": 8, "BLOCK": 8192}, WIDE),
+    "merge_rows": (
+        merge_rows.merge_rows_kernel,
+        "*bf16 *bf16 *i32 *bf16 *bf16 *bf16 i32",
+        {"R": 8, "BLOCK": 8192, "SHARED": True},
+        WIDE,
+    ),
     "count_pairs": (
         sort_pairs.count_kernel,
         "*i32 *i32 *i32 i32",

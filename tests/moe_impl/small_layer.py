@@ -6,12 +6,12 @@ from typing import Any
 import torch
 
 from bench import correctness
-from moe_impl.experts.base import ExpertsBackend
+from moe_impl.experts.base import ExpertsBackend, ReadyExperts
 from moe_impl.experts.torch_backend import TorchExperts
 from moe_impl.inputs import draw_inputs
 from moe_impl.layer import MoeStages
 from moe_impl.options import Link, LinkTime, Precision, Receive, Variant, Workload
-from moe_impl.reference import moe_layer
+from moe_impl.reference import SharedWeights, moe_layer
 from moe_impl.shapes import ModelShape, Router
 from moe_impl.transport.base import Transport, transport
 from moe_impl.variant_run import LayerTrace, VariantRun
@@ -23,9 +23,12 @@ LOCAL = Link("local")
 PACED = Link("paced", 4, (LinkTime("dispatch", 1e-4, 1e9), LinkTime("combine", 1e-4, 1e9)))
 
 
-def workload(precision: Precision = "bf16", tokens: int = 21, router: Router = ROUTER) -> Workload:
+def workload(
+    precision: Precision = "bf16", tokens: int = 21, router: Router = ROUTER, shared_experts: int = 0
+) -> Workload:
     """H 64, I 64, 8 experts on 4 ranks, 3 a token, two layers."""
-    return Workload(ModelShape(64, 64, 8, 3, router), ep_size=4, layers=2, tokens=tokens, precision=precision)
+    model = ModelShape(64, 64, 8, 3, router, shared_experts)
+    return Workload(model, ep_size=4, layers=2, tokens=tokens, precision=precision)
 
 
 class Built:
@@ -43,19 +46,23 @@ class Built:
         self.weights = [draw_layer(work, layer, CPU) for layer in range(work.layers)]
         experts = experts or TorchExperts()
         self.experts = experts
-        self.prepared = [experts.prepare(weights) for weights in self.weights]
-        self.transport = over or transport(link, CPU)
+        self.ready = ReadyExperts(experts, [experts.prepare(weights) for weights in self.weights])
+        self.shared = None
+        if work.model.shared_experts:
+            self.shared = ReadyExperts(experts, [experts.prepare(weights.shared) for weights in self.weights])
+        self.transport = over or transport(link, work, CPU)
         self.stages = self.stages_for("worst_case")
 
     def stages_for(self, receive: Receive) -> MoeStages:
-        return MoeStages(self.work, self.inputs, self.experts, self.prepared, self.transport, receive)
+        return MoeStages(self.work, self.inputs, self.ready, self.transport, receive, self.shared)
 
     def run(self, variant: Variant, progress: Callable[[int], Any] = lambda position: None) -> VariantRun:
         stages = self.stages if variant.receive == "worst_case" else self.stages_for(variant.receive)
-        return VariantRun(variant, stages, self.work.layers, self.inputs.x_TH, progress)
+        return VariantRun(variant, stages, self.inputs.x_TH, progress)
 
     def errors(self, traces: list[LayerTrace]) -> list[correctness.Errors]:
         """Of each layer against the oracle, which gets the run's own input."""
+        shared = [None if w.shared is None else SharedWeights(w.shared.w13, w.shared.w2) for w in self.weights]
         return [
             correctness.errors(
                 trace.y_TH,
@@ -68,6 +75,7 @@ class Built:
                     self.work.model.top_k,
                     selection_bias_E=self.inputs.bias_E,
                     ep_size=self.work.ep_size,
+                    shared=shared[layer],
                 ),
             )
             for layer, trace in enumerate(traces)

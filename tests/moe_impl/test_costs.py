@@ -7,6 +7,7 @@ import torch
 
 from moe_impl import costs
 from moe_impl.options import EQUAL, SplitPolicy, Variant, Workload
+from moe_impl.overlap.schedule import chain
 from moe_impl.routing import select_experts
 from moe_impl.shapes import PRESETS, ModelShape
 from moe_impl.stages import Stage
@@ -17,7 +18,7 @@ COPIES = 4 * (1 - 15 / 28)  # C(6, 2) / C(8, 2): both experts of a token on the 
 
 
 def deepseek(ep_size: int, routing: str = "uniform") -> Workload:
-    return Workload(PRESETS["deepseek-v3"], ep_size, 1, 4096, "bf16", routing)  # type: ignore[arg-type]
+    return Workload(PRESETS["deepseek-v3"], ep_size, 1, 4096, "bf16", routing=routing)  # type: ignore[arg-type]
 
 
 def total(bill: list[costs.Cost], stage: Stage, field: str, term: str | None = None) -> float:
@@ -33,7 +34,7 @@ def test_expected_copies_are_the_published_values_for_256_experts_and_top_8(ep_s
 def test_expected_node_copies_are_those_of_as_many_ranks(ep_size: int, copies: float) -> None:
     workload = deepseek(ep_size)
     assert costs.expected_copies(workload, "node") == pytest.approx(copies, abs=0.01)
-    assert costs.transfer_bytes(workload, "node") == pytest.approx(4096 * copies * 14336, rel=0.005)
+    assert costs.transfer_bytes(workload, "combine", "node") == pytest.approx(4096 * copies * 14336, rel=0.005)
 
 
 @pytest.mark.parametrize("ep_size", [1, 2, 4, 8, 16, 32])
@@ -49,7 +50,7 @@ def test_copies_under_a_group_limited_router_are_what_that_router_makes(ep_size:
 
 def test_expected_copies_of_a_small_shape() -> None:
     assert costs.expected_copies(SMALL) == pytest.approx(COPIES)
-    assert costs.transfer_bytes(SMALL) == pytest.approx(16 * COPIES * 128)
+    assert costs.transfer_bytes(SMALL, "dispatch") == pytest.approx(16 * COPIES * 128)
 
 
 def test_gemm_flops_are_two_per_weight_and_pair() -> None:
@@ -65,6 +66,7 @@ def test_a_split_reads_the_weights_once_per_micro_batch_and_changes_no_flops() -
         assert total(whole, stage, "hbm_bytes", "weights") == pytest.approx(32 * values * 2)  # all experts hit
         assert total(split, stage, "hbm_bytes", "weights") == pytest.approx(2 * 32 * values * 2)
         assert total(split, stage, "flops") == total(whole, stage, "flops")
+        assert total(split, Stage.SHARED, "hbm_bytes", "weights") == 2 * 3 * 2048 * 7168 * 2
     others = [cost for cost in whole if cost.term != "weights"]
     assert others == [cost for cost in split if cost.term != "weights"]
 
@@ -77,7 +79,9 @@ def test_experts_without_tokens_are_not_read() -> None:
 
 
 def test_every_stage_has_a_term() -> None:
-    assert {cost.stage for cost in costs.layer_costs(SMALL, 1)} == set(Stage)
+    with_shared = replace(SMALL, model=replace(SMALL.model, shared_experts=1))
+    for work in (SMALL, with_shared, replace(SMALL, precision="nvfp4"), replace(SMALL, precision="fp8")):
+        assert {cost.stage for cost in costs.layer_costs(work, 1)} == set(chain(work))
 
 
 def test_row_stages_move_the_rows_in_and_out() -> None:

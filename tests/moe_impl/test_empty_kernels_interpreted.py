@@ -111,7 +111,7 @@ def test_a_layer_of_kernels_takes_an_empty_micro_batch(
     from moe_impl.transport.cuda_rows import LocalCuda
 
     monkeypatch.setattr(layer, "row_ops", lambda device, of=layer.row_ops: of(torch.device("cuda")))
-    built = Built(workload("nvfp4-w4a16", tokens=4), experts=backend(experts, 1.5), over=LocalCuda())  # type: ignore[arg-type]
+    built = Built(workload("nvfp4-w4a16", tokens=4), experts=backend(experts, "nvfp4-w4a16", 1.5), over=LocalCuda())  # type: ignore[arg-type]
     empty_first = Variant(experts, receive=receive, split=SplitPolicy("ratio", 0.1))  # type: ignore[arg-type]
     run = built.run(empty_first)
     assert run._slices == [slice(0, 0), slice(0, 4)]

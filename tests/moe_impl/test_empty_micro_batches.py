@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_schedule import STAGES
 from small_layer import LOCAL, PACED, Built, workload
 
 from bench import correctness
@@ -133,4 +134,4 @@ def test_an_empty_micro_batch_passes_every_stage() -> None:
         built.stages.bodies[stage] = counting
     with cut_as([21, 0]):
         built.run(T2O)()
-    assert seen == [(layer, stage) for layer in range(2) for stage in Stage]
+    assert seen == [(layer, stage) for layer in range(2) for stage in STAGES]

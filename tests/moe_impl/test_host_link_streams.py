@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from plain_schedule import PLAIN
 from torch import Tensor
 
 from moe_impl import rows
@@ -178,4 +179,4 @@ def test_the_host_must_know_how_many_rows_travel() -> None:
 
 def test_there_is_no_such_link_without_a_gpu() -> None:
     with pytest.raises(ValueError, match="link host_link needs a CUDA GPU"):
-        transport(Link("host_link"), torch.device("cpu"))
+        transport(Link("host_link"), PLAIN, torch.device("cpu"))

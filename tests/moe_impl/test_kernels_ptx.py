@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[2]
 HOPPER = 90
 CAPABILITIES = (HOPPER, 100, 120)
 KERNELS = {
-    "choose_experts", "lay_out_rows", "move_rows", "notify", "paced_link", "silu_mul", "reduce_rows", "merge_rows",
+    "choose_experts", "lay_out_rows", "move_rows", "notify", "paced_link", "paced_link_nvfp4", "silu_mul",
+    "reduce_rows", "merge_rows",
     "count_pairs", "place_pairs", "nvfp4_grouped_gemm",
 }  # fmt: skip
 
@@ -101,7 +102,8 @@ def test_a_link_cta_is_1024_threads_of_at_most_64_registers(capability: int) -> 
 
 def test_a_link_cta_takes_an_sms_whole_register_file() -> None:
     """Hopper hands out registers in eights: more than 56 are 64, and 64 x 1024 are all 65536."""
-    assert 56 < resources("paced_link")["REG"] <= 64
+    for kernel in ("paced_link", "paced_link_nvfp4"):
+        assert 56 < resources(kernel)["REG"] <= 64, kernel
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)

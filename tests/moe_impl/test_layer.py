@@ -105,7 +105,7 @@ def rounding_the_weights(outputs: Tensor, pairs: rows.Pairs, sent: rows.SentRows
 @pytest.mark.parametrize("bug", [skipping_the_first_slot, rounding_the_weights])
 def test_a_wrong_partial_sum_is_caught(bug: object, monkeypatch: pytest.MonkeyPatch) -> None:
     good = layer.row_ops(torch.device("cpu"))
-    bad = layer.RowOps(good.route_tokens, good.sort_pairs, good.gather_pairs, bug, good.merge_rows)
+    bad = replace(good, reduce_rows=bug)
     monkeypatch.setattr(layer, "row_ops", lambda device: bad)
     built = Built(workload())
     errors = built.errors(built.run(T2O).traced()[1])
@@ -121,7 +121,7 @@ def test_a_stage_that_reads_a_buffer_before_it_is_written_is_caught() -> None:
 
 def test_uniform_routing_drops_groups_and_bias_and_keeps_the_weights_rule() -> None:
     model = workload()
-    uniform = draw_inputs(type(model)(model.model, 4, 2, 21, "bf16", "uniform"), torch.device("cpu"))
+    uniform = draw_inputs(replace(model, routing="uniform"), torch.device("cpu"))
     assert uniform.bias_E is None
     assert (uniform.router.num_groups, uniform.router.selection_bias) == (1, False)
     assert (uniform.router.scoring, uniform.router.scaling_factor) == ("sigmoid", 2.5)
@@ -175,7 +175,7 @@ def test_a_layer_of_kernels_agrees_with_the_oracle(experts: str, monkeypatch: py
     from moe_impl.transport.cuda_rows import LocalCuda
 
     monkeypatch.setattr(layer, "row_ops", lambda device, of=layer.row_ops: of(torch.device("cuda")))
-    built = Built(workload("nvfp4-w4a16", tokens=9), experts=backend(experts, 1.5), over=LocalCuda())
+    built = Built(workload("nvfp4-w4a16", tokens=9), experts=backend(experts, "nvfp4-w4a16", 1.5), over=LocalCuda())
     serial = built.run(Variant(experts).split_serial())()  # type: ignore[arg-type]
     final, traces = built.run(Variant(experts)).traced()  # type: ignore[arg-type]
     assert all(error.within(2e-2) for error in built.errors(traces))

@@ -5,9 +5,10 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from plain_schedule import build
 
 from moe_impl.overlap.makespan import makespan_s
-from moe_impl.overlap.schedule import ORDERS, Op, Schedule, build
+from moe_impl.overlap.schedule import ORDERS, Op, Schedule
 from moe_impl.stages import Stage
 
 # Two micro-batches: route (compute), dispatch (comm), gemm1 (compute), each after the one before it.

@@ -84,4 +84,4 @@ def test_a_link_preset_says_where_it_is_from(name: str) -> None:
 
 def test_a_workload_knows_its_shard_and_its_row() -> None:
     workload = Workload(PRESETS["deepseek-v3"], ep_size=8, layers=4, tokens=1024, precision="bf16")
-    assert (workload.local_experts, workload.payload_row_bytes) == (32, 14336)
+    assert (workload.local_experts, workload.payload_row_bytes("dispatch")) == (32, 14336)

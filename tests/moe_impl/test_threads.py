@@ -10,12 +10,13 @@ from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
+from plain_schedule import build
 from small_layer import LOCAL, PACED, Built, workload
 
 from moe_impl.options import Link, Order, Variant
 from moe_impl.overlap.driver import Run
 from moe_impl.overlap.lanes import OneLane
-from moe_impl.overlap.schedule import ORDERS, Op, Schedule, build
+from moe_impl.overlap.schedule import ORDERS, Op, Schedule
 from moe_impl.overlap.threads import OpFailedError, run_threads
 from moe_impl.overlap.turns import HandOverTimeoutError
 from moe_impl.stages import Stage

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from moe_impl import rows
-from moe_impl.options import Link, LinkTime
+from moe_impl.options import Link, LinkTime, Workload
+from moe_impl.shapes import ModelShape
 from moe_impl.transport.base import transport
 from moe_impl.transport.cpu_rows import LocalCpu, PacedCpu
 
 H = 128
+WORK = Workload(ModelShape(H, 64, 4, 2), ep_size=2, layers=1, tokens=4, precision="bf16")
 CPU = torch.device("cpu")
 LINK = Link("paced", 4, (LinkTime("dispatch", 2e-3, 1e6), LinkTime("combine", 1e-3, 4e6)))
 
@@ -24,7 +26,7 @@ def sent() -> rows.SentRows:
 
 @pytest.mark.parametrize("link", [Link("local"), LINK])
 def test_counted_rows_arrive_and_the_rest_stays(link: Link, sent: rows.SentRows) -> None:
-    over, used = transport(link, CPU), int(sent.num_rows)
+    over, used = transport(link, WORK, CPU), int(sent.num_rows)
     assert used == 6 < sent.capacity
     x = torch.arange(4.0).bfloat16()[:, None].expand(4, H)
     received, returned = (torch.full((sent.capacity, H), 9.0).bfloat16() for _ in range(2))
@@ -35,13 +37,13 @@ def test_counted_rows_arrive_and_the_rest_stays(link: Link, sent: rows.SentRows)
 
 
 def test_a_link_names_its_transport() -> None:
-    assert type(transport(Link("local"), CPU)) is LocalCpu
-    assert type(transport(LINK, CPU)) is PacedCpu
+    assert type(transport(Link("local"), WORK, CPU)) is LocalCpu
+    assert type(transport(LINK, WORK, CPU)) is PacedCpu
 
 
 def taken_s(link: Link, sent: rows.SentRows) -> list[float]:
     """Shortest of some dispatches, and of some combines: other load on the machine only lengthens them."""
-    over = PacedCpu(link)
+    over = PacedCpu(link, WORK)
     x, received, returned = (torch.zeros(n, H).bfloat16() for n in (4, sent.capacity, sent.capacity))
     shortest = []
     for send in (lambda: over.dispatch(x, sent, received), lambda: over.combine(received, sent, returned)):
@@ -68,7 +70,7 @@ def test_a_link_that_counts_node_copies_charges_those_and_moves_all(sent: rows.S
     one_row_s, six_rows_s = 2e-3 + 2 * H / 1e6, 2e-3 + 6 * 2 * H / 1e6
     assert one_row_s <= node_s < six_rows_s <= rank_s
     received = torch.full((sent.capacity, H), 9.0).bfloat16()
-    PacedCpu(link).dispatch(torch.ones(4, H).bfloat16(), fewer, received)
+    PacedCpu(link, WORK).dispatch(torch.ones(4, H).bfloat16(), fewer, received)
     assert received[:, 0].tolist() == [1] * 6 + [9] * 2
 
 

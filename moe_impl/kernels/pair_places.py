@@ -1,0 +1,46 @@
+"""Where the counted pairs lie in either worst-case layout, for kernels that loop over pairs with the counts on the device.
+
+Packed pairs follow one another, so the i-th pair is at place i. In layout ``per_expert`` expert e's pairs begin at
+e * expert_stride, and a kernel looks the i-th one up.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def pair_spans(ends_L, expert_stride, L: tl.constexpr, EXPERTS: tl.constexpr, PER_EXPERT: tl.constexpr):
+    """int32 [EXPERTS] each: where experts' pairs begin and end; 0 and 0 for lanes from L on."""
+    lanes = tl.arange(0, EXPERTS)
+    ends = tl.load(ends_L + lanes, mask=lanes < L, other=0)
+    if PER_EXPERT:
+        starts = tl.where(lanes < L, lanes * expert_stride, 0)
+    else:
+        starts = tl.load(ends_L + lanes - 1, mask=(lanes > 0) & (lanes < L), other=0)
+    return starts, ends
+
+
+@triton.jit
+def pair_order(ends_L, expert_stride, L: tl.constexpr, EXPERTS: tl.constexpr, PER_EXPERT: tl.constexpr):
+    """The number of pairs, and what :func:`pair_place` needs: int32 [EXPERTS], which packed pairs do not read."""
+    if PER_EXPERT:
+        starts, ends = pair_spans(ends_L, expert_stride, L, EXPERTS, PER_EXPERT)
+        counted = tl.cumsum(ends - starts, 0)
+        num_pairs = tl.max(counted)
+        shifts = ends - counted
+    else:
+        num_pairs = tl.load(ends_L + L - 1)
+        counted = tl.zeros([EXPERTS], tl.int32)
+        shifts = counted
+    return num_pairs, counted, shifts
+
+
+@triton.jit
+def pair_place(i, counted, shifts, EXPERTS: tl.constexpr, PER_EXPERT: tl.constexpr):
+    """The place of the i-th of the counted pairs, which are those below the number of pairs."""
+    if PER_EXPERT:
+        expert = tl.sum((counted <= i).to(tl.int32))
+        place = i + tl.sum(tl.where(tl.arange(0, EXPERTS) == expert, shifts, 0))
+    else:
+        place = i
+    return place

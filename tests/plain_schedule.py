@@ -1,0 +1,12 @@
+"""Schedules of the plainest layer: bf16, no shared experts, no attention."""
+
+from moe_impl.options import Order, Receive, Workload
+from moe_impl.overlap import schedule
+from moe_impl.shapes import ModelShape
+
+PLAIN = Workload(ModelShape(64, 64, 8, 3), ep_size=4, layers=2, tokens=8, precision="bf16")
+STAGES = schedule.chain(PLAIN)
+
+
+def build(layers: int, num_ubatches: int, order: Order, receive: Receive = "worst_case") -> schedule.Schedule:
+    return schedule.build(STAGES, layers, num_ubatches, order, receive)
