@@ -17,10 +17,13 @@ from bench.errors import BenchError, Exit
 from bench.hints import did_you_mean
 
 VERBS = {
+    "doctor": "Say what this machine can measure, how well, and what is missing for more.",
     "plan": "Say what a sweep file would run here, how much memory and how long, and run nothing.",
     "sweep": "Measure every case of a sweep file: TBO off against TBO on.",
-    "compare": "Say for every case of a run whether TBO on beats TBO off.",
+    "compare": "Say whether TBO on beats TBO off in a run, or what changed between two runs.",
     "report": "Write a run's report again from its results.",
+    "profile": "Profile one case, TBO off beside TBO on, and say what it shows.",
+    "analyze": "Say how much communication a profile hides, and what the GPU waited for.",
 }
 """Name and short help, so that listing them imports none."""
 

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 
@@ -17,8 +17,26 @@ from moe_impl.options import Machine
 
 OLDEST_TORCH = (2, 9)
 PACKAGES = ("moe-tbo-bench", "torch", "triton", "nvtx", "numpy", "pandas")
-SETTINGS = ("CUDA_DEVICE_MAX_CONNECTIONS", "CUDA_VISIBLE_DEVICES", "CUDA_LAUNCH_BLOCKING", "PYTORCH_CUDA_ALLOC_CONF")
+SETTINGS = (
+    "CUDA_DEVICE_MAX_CONNECTIONS",
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_LAUNCH_BLOCKING",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "NCCL_ALGO",
+    "NCCL_MAX_NCHANNELS",
+    "NCCL_MIN_NCHANNELS",
+    "NCCL_P2P_DISABLE",
+    "NCCL_PROTO",
+)
 """Environment variables that change what is measured."""
+
+
+class Common(TypedDict):
+    """What every kind of machine says of itself."""
+
+    torch_version: str
+    triton_version: str | None
+    ranks: int
 
 
 def installed(package: str) -> str | None:
@@ -48,16 +66,14 @@ def choose_device(asked: Literal["auto", "cuda", "cpu"]) -> torch.device:
     return torch.device("cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def describe(device: torch.device) -> Machine:
+def describe(device: torch.device, ranks: int = 1) -> Machine:
     """The part of the environment that decides what can run."""
-    versions = {"torch_version": torch.__version__, "triton_version": installed("triton")}
+    common: Common = {"torch_version": torch.__version__, "triton_version": installed("triton"), "ranks": ranks}
     if device.type == "cuda":
         gpu = torch.cuda.get_device_properties(device)
-        return Machine(
-            "cuda", gpu.name, gpu.total_memory, gpu.multi_processor_count, (gpu.major, gpu.minor), **versions
-        )
+        return Machine("cuda", gpu.name, gpu.total_memory, gpu.multi_processor_count, (gpu.major, gpu.minor), **common)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Machine("cpu", processor_name(), memory, **versions)
+    return Machine("cpu", processor_name(), memory, **common)
 
 
 def processor_name() -> str:
@@ -83,9 +99,18 @@ def environment(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         gpu = torch.cuda.get_device_properties(device)
         found["gpu"] = {"name": gpu.name, "memory_bytes": gpu.total_memory, "sm_count": gpu.multi_processor_count}
+        found["visible_gpus"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        found["nccl"] = nccl_version()
         found["driver"] = driver_version()
         found["gpu"] |= gpu_state(str(getattr(gpu, "uuid", "")))
     return found
+
+
+def nccl_version() -> str | None:
+    """Of the NCCL that torch was built with, if it was."""
+    if not (torch.distributed.is_available() and torch.distributed.is_nccl_available()):
+        return None
+    return ".".join(map(str, torch.cuda.nccl.version()))
 
 
 def driver_version() -> str | None:

@@ -8,10 +8,10 @@ class Exit(IntEnum):
 
     DONE = 0
     REGRESSION = 1
-    """Kept for a gate on two runs; no verb ends with it."""
+    """Only ``bench compare BASE NEW --gate`` ends with it."""
     BAD_INPUT = 2
     UNDECIDED = 3
-    """Kept for a gate on two runs: an undecided verdict is an answer, and exits 0."""
+    """Of a gate; without one an undecided verdict is an answer, and exits 0."""
     NOT_COMPARABLE = 4
     FAILED_CASES = 5
     """The sweep ended, some cases failed; a skip is no failure."""

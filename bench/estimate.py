@@ -20,6 +20,8 @@ LEAST_SAMPLES = 2
 
 ASSUMED_HOST_LINK_BYTES_PER_S = 40e9
 """Each way with both at once: 32 to 48 GB/s were measured on an H100 (docs/DECISIONS.md). For ``bench plan`` alone."""
+ASSUMED_COLLECTIVE_BYTES_PER_S = 200e9
+"""Each way, the rows to the own rank included: what NCCL's all-to-all may reach over NVLink. Not measured here."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ def _transfer_s(workload: Workload, link: Link, direction: Direction, ubatches: 
     num_bytes = int(costs.transfer_bytes(workload, direction, link.copies) / ubatches)
     if link.transport == "host_link":
         return num_bytes / ASSUMED_HOST_LINK_BYTES_PER_S
+    if link.transport == "collective":
+        return num_bytes / ASSUMED_COLLECTIVE_BYTES_PER_S
     return link.seconds(direction, num_bytes, workload.payload_dtype(direction))
 
 

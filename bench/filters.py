@@ -15,7 +15,7 @@ OPTION = "--filter"
 
 def _text_of(attribute: str) -> Callable[[Any], str]:
     read = attrgetter(attribute)
-    return lambda thing: str(read(thing))
+    return lambda thing: "" if (value := read(thing)) is None else str(value)
 
 
 CASE_KEYS: dict[str, Callable[[Case], str]] = {
@@ -28,7 +28,7 @@ VARIANT_KEYS: dict[str, Callable[[Variant], str]] = {
     # T1 and T2s have an order for form's sake only
     "order": lambda variant: variant.order if variant.role == "T2o" else "",
 }
-"""Key -> how a case or variant spells it: every field of Workload and Variant, and the link's name."""
+"""Key -> how a case or variant spells it: every field of Workload and Variant, and the link's name; empty for None."""
 
 Terms = dict[str, dict[str, None]]
 """Key -> its values, in the order given."""

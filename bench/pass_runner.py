@@ -1,5 +1,6 @@
 """One case in one pass: build, check, time, stamp the stages. The order of these is the method."""
 
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,8 @@ from bench import correctness
 from bench.cases import Case
 from bench.identity import variant_id
 from bench.measure import retention
+from bench.measure.jitter import delaying, schedule_spread
+from bench.measure.peers import ALONE, Peers
 from bench.measure.protocol import Samples, measure
 from bench.measure.settings import MeasureSettings
 from bench.measure.stages import PERTURBED_BEYOND, stage_times
@@ -47,6 +50,8 @@ class PassContext:
     timer: Timer
     progress: ProgressFile
     tell: Callable[[Event], None]
+    peers: Peers = ALONE
+    """What decides which collective comes next is asked here, never of one rank alone."""
 
 
 @dataclass
@@ -57,7 +62,8 @@ class _Checked:
     final_TH: Tensor
     """The last layer's next x."""
     first_layer_TH: Tensor
-    """The first layer's output: the only one whose input is the same for every variant."""
+    """The first layer's output, whose input alone is the same for every variant; with attention what that made of it,
+    on which the rest is judged by the oracle."""
     last_timed_TH: Tensor | None = None
 
 
@@ -100,6 +106,8 @@ class CaseRun:
                 if variant_id(variant) in self.checked:
                     self._begin("stages", variant)
                     self._stamp(target, variant)
+            traffic = target.traffic(self.context.peers)
+            self.context.peers.align()  # a rank that fails must find the others in the same case
         except Exception as error:  # whatever it is, the supervisor must learn where it happened
             raise CaseFailureError(self.phase, self.current) from error
         elapsed_s = time.perf_counter() - started_s
@@ -113,7 +121,7 @@ class CaseRun:
             started_at=started_at,
             elapsed_s=elapsed_s,
             overhead_s=elapsed_s - measured_s,
-            traffic=target.traffic(),
+            traffic=traffic,
         )
 
     def _begin(self, phase: Phase, variant: Variant | None = None) -> None:
@@ -125,18 +133,30 @@ class CaseRun:
         self.context.tell(Step(self.case.case_id, phase, current, detail))
 
     def _check(self, target: Target, variant: Variant, progress: Callable[[int], None]) -> None:
-        """Against the oracle on the run's own inputs, then against the variants it must agree with."""
+        """Against the oracle on the run's own inputs, then against the variants it must agree with; on all ranks."""
+        peers = self.context.peers
         target.poison(variant)
         run = target.run(variant, progress)
         final_TH, traces = run.traced()
-        errors = [correctness.errors(trace.y_TH, target.oracle(layer, trace)) for layer, trace in enumerate(traces)]
-        this = _Checked(run, final_TH, traces[0].y_TH)
+        precision = self.case.workload.precision
+        errors = [
+            correctness.errors(trace.y_TH, target.oracle(layer, trace), precision) for layer, trace in enumerate(traces)
+        ]
+        attends = self.case.workload.attention is not None
+        this = _Checked(run, final_TH, traces[0].x_TH if attends else traces[0].y_TH)
         unsplit = self.checked.get(variant_id(variant.unsplit()))
         same = None if unsplit is None else torch.equal(final_TH, unsplit.final_TH)
-        precision = self.case.workload.precision
         check = correctness.judge(precision, errors, same)
         wrong = None if check.passed else "differs from the oracle"
-        wrong = wrong or self._disagreement(target, variant, this, unsplit)
+        wrong = peers.complaint(wrong or self._disagreement(target, variant, this, unsplit))
+        check = correctness.of_all_ranks(peers.gather(check))
+        spread = None
+        if not wrong and variant.role == "T2o":
+            draw = random.Random(self.context.pass_index * peers.size + peers.rank)
+            spread = schedule_spread(target.run(variant, delaying(progress, draw)), final_TH)
+            spread = replace(spread, largest_difference=max(peers.gather(spread.largest_difference)))
+            if target.deterministic(variant) and spread.largest_difference:
+                wrong = f"its output changes by {spread.largest_difference:.1e} with the host's timing: a race?"
         labels = support.labels(self.case.workload, self.case.link, variant, self.context.machine)
         limits = support.limits(self.case.workload, variant, self.context.machine)
         status = Status.INCORRECT if wrong else Status.OK
@@ -149,6 +169,7 @@ class CaseRun:
             labels=labels,
             limits=limits,
             effective_split_factor=None if ran == variant.split_factor else ran,
+            spread=spread,
         )
         if not wrong:
             self.checked[variant_id(variant)] = this
@@ -162,8 +183,11 @@ class CaseRun:
             return None
         if target.batch_invariant(variant):
             return None if torch.equal(this.final_TH, unsplit.final_TH) else "differs from the unsplit run, bit for bit"
-        errors = correctness.errors(this.first_layer_TH, unsplit.first_layer_TH)
-        if errors.within(correctness.AGREEMENT[self.case.workload.precision]):
+        precision, tolerance = self.case.workload.precision, correctness.AGREEMENT[self.case.workload.precision]
+        if self.case.workload.attention is not None:
+            precision, tolerance = "bf16", correctness.ATTENTION_AGREEMENT
+        errors = correctness.errors(this.first_layer_TH, unsplit.first_layer_TH, precision)
+        if errors.within(tolerance):
             return None
         return f"differs from the unsplit run by {errors.relative:.1e} in the first layer"
 
@@ -181,11 +205,12 @@ class CaseRun:
         def announce(detail: str, current: str | None) -> None:
             self._announce("warm-up" if detail == "warm-up" else "measure", current, detail)
 
+        context, peers = self.context, self.context.peers
         calls = {key: keeping(this) for key, this in self.checked.items()}
-        samples = measure(calls, self.context.timer, self.context.settings, announce, self.context.pass_index)
+        samples = measure(calls, context.timer, context.settings, announce, context.pass_index, peers)
         for key, this in list(self.checked.items()):
             assert this.last_timed_TH is not None
-            if torch.equal(this.last_timed_TH, this.final_TH):
+            if peers.agree(torch.equal(this.last_timed_TH, this.final_TH)):
                 self.outcome[key] = with_samples(self.outcome[key], samples[key])
             else:
                 reason = "the last timed iteration's output differs from the checked one"
@@ -193,8 +218,9 @@ class CaseRun:
                 del self.checked[key]
 
     def _stamp(self, target: Target, variant: Variant) -> None:
-        key = variant_id(variant)
-        stages, memory = target.watching_memory(lambda: stage_times(self.checked[key].run, self.context.device))
+        key, peers = variant_id(variant), self.context.peers
+        stages, memory = target.watching_memory(lambda: stage_times(self.checked[key].run, self.context.device, peers))
+        memory = peers.most(memory)
         timed_s = median(self.outcome[key].samples_s)
         flags = self.outcome[key].flags
         if abs(stages.span_s / timed_s - 1) > PERTURBED_BEYOND:
@@ -211,4 +237,5 @@ def with_samples(measurement: Measurement, samples: Samples) -> Measurement:
         samples_s=tuple(samples.samples_s),
         places=tuple(samples.places),
         rounds=tuple(samples.rounds),
+        rank_skew=samples.rank_skew,
     )

@@ -23,7 +23,7 @@ from bench.naming import case_names
 from bench.report_model import Checks, Coverage, NoiseFloor, NotTimed, Panel, ReportModel, Row, Section
 from bench.results import Status, Trial
 from bench.run_folder import CONFIG
-from moe_impl.options import Variant
+from moe_impl.options import Machine, Variant
 
 
 class Run(Protocol):
@@ -89,7 +89,7 @@ def build(run: Run, trials: Sequence[Trial] | None = None) -> ReportModel:
         commands=tuple(
             shlex.join(words)
             for words in (
-                ["bench", "sweep", config_path],
+                ["bench", "sweep", config_path, *_nproc(trials[0].machine)],
                 ["bench", "compare", str(run.path)],
                 ["bench", "report", str(run.path)],
             )
@@ -110,6 +110,7 @@ def _row(cases: dict[str, list[Trial]], comparison: Comparison) -> Row:
         decompose(passes, comparison),
         activations(comparison.baseline),
         activations(comparison.variant),
+        next((trial.traffic for trial in passes if trial.traffic is not None), None),
     )
 
 
@@ -150,18 +151,23 @@ def _not_timed(cases: Collection[Sequence[Trial]], run_path: Path) -> Iterable[N
             for pass_index, m in join.measured(passes, variant).items():
                 if m.status is not Status.OK:
                     outcomes.setdefault((m.status, m.reason), []).append(pass_index)
-            command = _repeat(run_path, passes[0].machine.device, names[passes[0].case_id], variant)
+            command = _repeat(run_path, passes[0].machine, names[passes[0].case_id], variant)
             for (status, reason), indices in outcomes.items():
                 yield NotTimed(workload, link, variant, status, reason, tuple(indices), command)
 
 
-def _repeat(run_path: Path, device: str, case_name: str, variant: Variant) -> str:
+def _repeat(run_path: Path, machine: Machine, case_name: str, variant: Variant) -> str:
     """What heals the run: it measures this again into the same folder."""
     terms = f"{case_name},experts={variant.experts}"
     if variant.role != "T1":  # its split factor names no T2o of the sweep
         terms += f",split_factor={variant.split_factor}"
-    heal = ["--out", str(run_path), "--resume", "--device", device, "--filter", terms]
+    where = ["--device", machine.device, *_nproc(machine)]
+    heal = ["--out", str(run_path), "--resume", *where, "--filter", terms]
     return shlex.join(["bench", "sweep", str(run_path / CONFIG), *heal])
+
+
+def _nproc(machine: Machine) -> list[str]:
+    return ["--nproc", str(machine.ranks)] if machine.ranks > 1 else []
 
 
 def _noise(comparisons: Iterable[Comparison]) -> NoiseFloor:
@@ -177,14 +183,18 @@ def _noise(comparisons: Iterable[Comparison]) -> NoiseFloor:
     )
 
 
-def _checks(trials: Iterable[Trial]) -> Checks:
+def _checks(trials: Sequence[Trial]) -> Checks:
     checks = [m.check for trial in trials for m in trial.measurements if m.check is not None]
     errors = [check.relative_error for check in checks]
+    spreads = [m.spread for trial in trials for m in trial.measurements if m.spread is not None]
     return Checks(
         passed=sum(check.passed for check in checks),
         made=len(checks),
         largest_error=max(errors) if errors and all(map(math.isfinite, errors)) else None,
         tolerances=tuple(sorted({check.tolerance for check in checks})),
+        disturbed=len(spreads),
+        disturbed_runs=sum(spread.runs for spread in spreads),
+        largest_spread=max((spread.largest_difference for spread in spreads), default=0.0),
     )
 
 

@@ -9,7 +9,7 @@ from bench.deciding.compare import Comparison, Verdict
 from bench.deciding.decompose import Decomposition
 from bench.deciding.join import Series
 from bench.measure.settings import MeasureSettings
-from bench.results import FAILURES, Status
+from bench.results import FAILURES, Status, Traffic
 from moe_impl.options import Link, Machine, Variant, Workload
 
 CLAIM_ORDER = (Kind.CROSSING, Kind.EVERYWHERE, Kind.NOT_MONOTONE, Kind.UNDECIDED, Kind.NOWHERE, Kind.NO_CLAIM)
@@ -25,6 +25,8 @@ class Row:
     off_activations_bytes: int | None
     """Most activation memory of T1 in any pass; None where the device reports none."""
     on_activations_bytes: int | None
+    traffic: Traffic | None = None
+    """The same in every pass; None where nobody counted."""
 
     @property
     def tokens(self) -> int:
@@ -95,6 +97,12 @@ class Checks:
     """Relative, of any layer of any of them; None without a check, and where one is no finite number."""
     tolerances: tuple[float, ...] = ()
     """Distinct ones, rising."""
+    disturbed: int = 0
+    """Overlapped (case, variant, pass) that were run again with random host delays."""
+    disturbed_runs: int = 0
+    """Such runs in all."""
+    largest_spread: float = 0.0
+    """Largest relative difference of an output to its undisturbed run's; 0.0 = the same bits everywhere."""
 
 
 @dataclass(frozen=True)

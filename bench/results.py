@@ -53,6 +53,15 @@ class Check:
 
 
 @dataclass(frozen=True)
+class ScheduleSpread:
+    """How far an overlapped variant's output moved over runs with random host delays (bench.measure.jitter)."""
+
+    runs: int
+    largest_difference: float
+    """Relative Frobenius norm against the undisturbed run; 0.0 = the same bits in every run."""
+
+
+@dataclass(frozen=True)
 class StageTimes:
     """Medians of the instrumented pass, events around every op: slower than the timed pass, hence apart."""
 
@@ -96,8 +105,12 @@ class Measurement:
     """Why these times may not be used for advice; empty if they may."""
     stages: StageTimes | None = None
     memory: Memory | None = None
+    spread: ScheduleSpread | None = None
+    """None for serial variants."""
     effective_split_factor: int | None = None
     """Micro-batches that it ran with, where that is not ``variant.split_factor``; None = as asked."""
+    rank_skew: float | None = None
+    """Median over iterations of (slowest rank - fastest) / slowest, ``samples_s`` being the slowest; None for one."""
 
     @property
     def variant_id(self) -> str:
@@ -110,12 +123,29 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Traffic:
-    """What this rank received in one layer under the true routing."""
+    """What this rank received in one layer under the true routing, and how unlike experts and ranks are."""
 
     rows: float
     """(token, rank) rows, mean over layers."""
     busiest_expert_pairs: int
     """Most (row, expert) pairs on one local expert, over all layers."""
+    expert_pairs: tuple[int, ...] = ()
+    """[L] pairs of each local expert, summed over layers; empty where nobody counted."""
+    expert_imbalance: float | None = None
+    """Pairs of the busiest local expert over the mean, in the layer where that is largest; None where nobody counted,
+    and where no pair came."""
+    rank: int | None = None
+    """Which rank this one is, where ranks differ: the one that a skewed routing has it play, or the process's own."""
+    rank_rows: tuple[float, ...] = ()
+    """[R] rows that each rank receives, mean over layers; empty where all are clones and receive the same."""
+    rank_imbalance: float = 1.0
+    """The largest of them over their mean."""
+
+    @property
+    def rows_over_mean(self) -> float:
+        """This rank's rows over the mean rank's."""
+        total = sum(self.rank_rows)
+        return self.rows * len(self.rank_rows) / total if total else 1.0
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,22 @@
 """The one door to moe_impl's torch half: from a Case to callables, checks and memory figures."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from bench.cases import Case
+from bench.measure.peers import ALONE, Peers
 from bench.results import Memory, Traffic
 from moe_impl import costs, rows
+from moe_impl.attention import AttentionLayer, AttentionStandIn, draw_attention
 from moe_impl.experts.base import ExpertsBackend, ReadyExperts, backend
 from moe_impl.inputs import Inputs, draw_inputs
 from moe_impl.layer import MoeStages, payload_rows, route_plain
 from moe_impl.options import Direction, Link, Variant, Workload
-from moe_impl.reference import SharedWeights, moe_layer
+from moe_impl.reference import ActivationQuantization, SharedWeights, moe_layer, skewed_layer
 from moe_impl.transport.base import Transport, transport
 from moe_impl.variant_run import LayerTrace, VariantRun
 from moe_impl.weights import LayerWeights, draw_layer
@@ -31,18 +34,25 @@ class LinkCannotSustainError(RuntimeError):
 
 
 class Targets:
-    """Builds targets in one process, and the weights they share once per precision."""
+    """Builds targets in one process, and the weights they share once per precision.
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    Attributes:
+        rank: this process's in a group of one process a rank; None where it stands for all ranks.
+    """
+
+    def __init__(self, device: torch.device, rank: int | None = None) -> None:
+        self.device, self.rank = device, rank
         self._key: tuple[Any, ...] | None = None
         self._weights: list[LayerWeights] = []
         self._prepared: dict[tuple[str, bool], list[Any]] = {}
+        self._attention_key: tuple[Any, ...] | None = None
+        self._attention: list[AttentionLayer] = []
 
     def build(self, case: Case) -> "Target":
         """Inputs, weights and transport of a case."""
         self._load(case.workload)
-        return Target(case.workload, case.link, self.device, self._weights, self._ready)
+        self._load_attention(case.workload)
+        return Target(case.workload, case.link, self.device, self._weights, self._ready, self._attention, self.rank)
 
     def _load(self, workload: Workload) -> None:
         key = (workload.model, workload.ep_size, workload.layers, workload.precision, workload.seed)
@@ -53,6 +63,22 @@ class Targets:
             torch.cuda.empty_cache()
         self._weights = [draw_layer(workload, layer, self.device) for layer in range(workload.layers)]
         self._key = key
+
+    def _load_attention(self, workload: Workload) -> None:
+        """Weights and KV, which decode has for every token of the case and prefill once."""
+        attention = workload.attention
+        key = None
+        if attention is not None:
+            sequences = attention.sequences(workload.tokens)
+            key = (attention, sequences, workload.model.hidden_size, workload.layers, workload.seed)
+        if key == self._attention_key:
+            return
+        self._attention, self._attention_key = [], None
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if attention is not None:
+            self._attention = [draw_attention(workload, layer, self.device) for layer in range(workload.layers)]
+        self._attention_key = key
 
     def _ready(self, name: str, experts: ExpertsBackend, shared: bool) -> ReadyExperts:
         if (name, shared) not in self._prepared:
@@ -71,10 +97,13 @@ class Target:
         device: torch.device,
         weights: list[LayerWeights],
         ready: Callable[[str, ExpertsBackend, bool], ReadyExperts],
+        attention: list[AttentionLayer],
+        rank: int | None,
     ) -> None:
         self.workload, self.link, self.device = workload, link, device
         self._weights, self._ready = weights, ready
-        self._inputs: Inputs = draw_inputs(workload, device)
+        self._attention = None if workload.attention is None else AttentionStandIn(workload.attention, attention)
+        self._inputs: Inputs = draw_inputs(workload, device, rank)
         self._transport: Transport = transport(link, workload, device)
         self._oracle = Oracle(workload, self._inputs, weights)
         self._backends: dict[str, ExpertsBackend] = {}
@@ -94,14 +123,25 @@ class Target:
         """The variant's callable: one iteration over all layers."""
         experts = self._ready(variant.experts, self._backend(variant), False)
         shared = self._shared(variant)
-        stages = MoeStages(self.workload, self._inputs, experts, self._transport, variant.receive, shared)
+        layout = variant.worst_case_layout
+        stages = MoeStages(
+            self.workload,
+            self._inputs,
+            experts,
+            self._transport,
+            variant.receive,
+            shared,
+            layout,
+            attention=self._attention,
+        )
         return VariantRun(variant, stages, self._inputs.x_TH, progress)
 
     def deterministic(self, variant: Variant) -> bool:
         return self._backend(variant).deterministic
 
     def batch_invariant(self, variant: Variant) -> bool:
-        return self._backend(variant).batch_invariant
+        """False with attention: how torch sums a projection depends on how many rows it has."""
+        return self.workload.attention is None and self._backend(variant).batch_invariant
 
     def oracle(self, layer: int, trace: LayerTrace) -> Tensor:
         """What the layer should have made of the input it got."""
@@ -121,6 +161,7 @@ class Target:
         """Peak and retained bytes of some iterations, by the device's allocator; None on a CPU, which has none."""
         if self.device.type != "cuda":
             return call(), None
+        gc.collect()  # what earlier cases left in cycles must not be freed meanwhile
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -129,20 +170,54 @@ class Target:
         peak = torch.cuda.max_memory_allocated()
         return result, Memory(peak, peak - before, torch.cuda.memory_allocated() - before)
 
-    def traffic(self) -> Traffic:
-        """Rows received and the busiest expert, under the true routing of the whole batch."""
-        counted, busiest = [], 0
-        for layer in range(self.workload.layers):
-            sent = self._sent_rows(layer)
-            counted.append(int(sent.num_rows))
-            ends_L = rows.plan_pairs(sent, self.workload.local_experts).ends_L
-            busiest = max(busiest, int(ends_L.diff(prepend=ends_L.new_zeros(1)).max()))
-        return Traffic(sum(counted) / len(counted), busiest)
+    def traffic(self, peers: Peers = ALONE) -> Traffic:
+        """Rows received, by rank where ranks differ, and pairs by local expert, under the true routing of the batch.
+
+        Clones send this rank what it sends, or what a skewed routing has them send; real ranks are asked.
+        """
+        layers, played = self.workload.layers, self._inputs.peers
+        here = slice(None) if peers.size == 1 else slice(peers.rank, peers.rank + 1)
+        rows_R, by_layer = torch.zeros(self.workload.ep_size, dtype=torch.int64), []
+        for layer in range(layers):
+            of_ranks = peers.gather(self._sent_to(layer))
+            rows_R += sum(sent_R for sent_R, _ in of_ranks)
+            by_layer.append(sum(pairs_RL[here].sum(0) for _, pairs_RL in of_ranks))
+        pairs = torch.stack(by_layer)
+        rank: int | None = None
+        rank_rows: tuple[float, ...] = ()
+        if played is not None:
+            rank, rank_rows = played.rank, played.rank_rows
+        elif peers.size > 1:
+            rank, rank_rows = peers.rank, tuple((rows_R.double() / layers).tolist())
+        return Traffic(
+            int(rows_R[here].sum()) / layers,
+            int(pairs.max()),
+            tuple(pairs.sum(0).tolist()),
+            max((over_mean(pairs_L) for pairs_L in pairs.tolist() if any(pairs_L)), default=None),
+            rank,
+            rank_rows,
+            over_mean(rank_rows) if any(rank_rows) else 1.0,
+        )
+
+    def _sent_to(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Rows by destination [R], and their pairs by destination and its local expert [R, L]; on the CPU.
+
+        Where peers chose for themselves: rows by peer, and their pairs on this rank's experts.
+        """
+        sent, (R, L) = self._sent_rows(layer), (self.workload.ep_size, self.workload.local_experts)
+        rows_R = (sent.row_TR >= 0).sum(0)
+        first_M1 = L * torch.arange(R, device=rows_R.device).repeat_interleave(rows_R)[:, None]
+        experts_MK = sent.experts_MK[: len(first_M1)]
+        pairs = (first_M1 + experts_MK)[experts_MK >= 0].bincount(minlength=R * L)
+        return rows_R.cpu(), pairs.view(R, L).cpu()
 
     def _sent_rows(self, layer: int) -> rows.SentRows:
         inputs, model = self._inputs, self.workload.model
         logits_TE, ep_size = inputs.logits_LTE[layer], self.workload.ep_size
-        return route_plain(logits_TE, inputs.router, model.top_k, inputs.bias_E, model.num_experts, ep_size)
+        peers = inputs.peers_of(layer, slice(None))
+        return route_plain(
+            logits_TE, inputs.router, model.top_k, inputs.bias_E, model.num_experts, ep_size, peers=peers
+        )
 
     def check_link(self, time_s: Callable[[Callable[[], object]], float]) -> None:
         """Send the whole batch's rows alone, both ways. Not on a CPU: nothing is claimed there, a copy holds no SM, and
@@ -187,17 +262,38 @@ class Oracle:
             return self._answered[layer][1]
         inputs, model = self._inputs, self._workload.model
         weights = self._weights[layer]
-        shared = None if weights.shared is None else SharedWeights(weights.shared.w13, weights.shared.w2)
-        y_TH = moe_layer(
-            x_TH,
-            inputs.logits_LTE[layer],
-            weights.w13,
-            weights.w2,
-            inputs.router,
-            model.top_k,
-            selection_bias_E=inputs.bias_E,
-            ep_size=self._workload.ep_size,
-            shared=shared,
-        )
+        shared = None
+        if weights.shared is not None:
+            shared = SharedWeights(weights.shared.w13, weights.shared.w2, activations_of(weights.shared))
+        activations = activations_of(weights)
+        peers = inputs.peers_of(layer, slice(None))
+        if peers is not None:
+            choices = peers.experts_TRK, peers.weights_TRK
+            y_TH = skewed_layer(x_TH, *choices, weights.w13, weights.w2, activations=activations, shared=shared)
+        else:
+            y_TH = moe_layer(
+                x_TH,
+                inputs.logits_LTE[layer],
+                weights.w13,
+                weights.w2,
+                inputs.router,
+                model.top_k,
+                selection_bias_E=inputs.bias_E,
+                ep_size=self._workload.ep_size,
+                activations=activations,
+                shared=shared,
+            )
         self._answered[layer] = (x_TH, y_TH)
         return y_TH
+
+
+def over_mean(values: Sequence[float]) -> float:
+    """The largest of them over their mean."""
+    return max(values) * len(values) / sum(values)
+
+
+def activations_of(weights: LayerWeights) -> ActivationQuantization | None:
+    """How the oracle quantizes what these experts read: under the largest of their static scales, as backends do."""
+    if weights.w13_input_scale is None or weights.w2_input_scale is None:
+        return None
+    return ActivationQuantization(weights.w13_input_scale.amax(), weights.w2_input_scale.amax(), "kernel")

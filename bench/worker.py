@@ -2,6 +2,9 @@
 
 python -P -m bench.worker --probe --device auto       one Ready line on standard output
 python -P -m bench.worker --events-fd 5 < job.json    events on descriptor 5
+
+A job of several ranks is started as one worker, which is rank 0 and starts the others:
+python -P -m bench.worker --events-fd 7 --rank 1 --rendezvous FILE < job.json    only a failure on descriptor 7
 """
 
 import argparse
@@ -15,12 +18,17 @@ import torch
 
 from bench.environment import check_torch, choose_device, describe, environment
 from bench.errors import BenchError, Exit
+from bench.measure.peers import ALONE, Peers
 from bench.measure.timer import timer_for
 from bench.pass_runner import CaseFailureError, CaseRun, PassContext
 from bench.results import to_record
-from bench.running.messages import EXIT_AFTER_FAILURE, Event, Failed, Finished, Ready, dump_event, load_job
+from bench.running.messages import EXIT_AFTER_FAILURE, Event, Failed, Finished, Job, Ready, dump_event, load_job
 from bench.running.progress_file import ProgressFile
+from bench.running.ranks import OtherRanks, Tell, failures_only, leave_with_rank_0
 from bench.targets import Targets
+
+OVER_THE_LIMIT_S = 60.0
+"""A collective may wait for a rank this much longer than a case may take: the supervisor's limit comes first."""
 
 
 def main() -> int:
@@ -29,41 +37,70 @@ def main() -> int:
     parser.add_argument("--probe", action="store_true")
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
     parser.add_argument("--events-fd", type=int)
+    parser.add_argument("--rank", type=int, default=0)
+    parser.add_argument("--rendezvous", type=Path)
     args = parser.parse_args()
     try:
         check_torch()
         if args.probe:
             sys.stdout.buffer.write(dump_event(ready(choose_device(args.device))))
             return Exit.DONE
-        return run_pass(args.events_fd)
+        job = load_job(sys.stdin.buffer.readline())
+        if args.rank:
+            leave_with_rank_0(args.events_fd)
+            return run_as_one_of_many(job, args.rank, args.rendezvous, failures_only(args.events_fd))
+        tell = teller(args.events_fd)
+        if job.ranks == 1:
+            return run_pass(job, choose_device(job.device), ALONE, tell)
+        others = OtherRanks(job, tell)
+        return run_as_one_of_many(job, 0, others.rendezvous, others.tell)
     except BenchError as error:
         print(error, file=sys.stderr)
         return error.code
 
 
-def ready(device: torch.device) -> Ready:
+def ready(device: torch.device, ranks: int = 1) -> Ready:
     """What this process sees of the machine."""
-    return Ready(describe(device), environment(device))
+    return Ready(describe(device, ranks), environment(device))
 
 
-def run_pass(events_fd: int) -> int:
-    """Every case of the job on standard input, one event a step."""
+def teller(events_fd: int) -> Tell:
+    """Writes events for the supervisor."""
 
     def tell(event: Event) -> None:
         os.write(events_fd, dump_event(event))
 
-    job = load_job(sys.stdin.buffer.readline())
+    return tell
+
+
+def run_as_one_of_many(job: Job, rank: int, rendezvous: Path, tell: Tell) -> int:
+    """The pass as one rank of ``job.ranks``: on a GPU of its own, or on its share of the CPU's threads."""
+    from bench.measure.group import joined
+
     device = choose_device(job.device)
-    tell(ready(device))
+    if device.type == "cuda":
+        device = torch.device("cuda", rank)
+        torch.cuda.set_device(device)
+    else:
+        torch.set_num_threads(max(1, torch.get_num_threads() // job.ranks))
+    with joined(rank, job.ranks, rendezvous, device, job.measure.case_limit_s + OVER_THE_LIMIT_S) as peers:
+        return run_pass(job, device, peers, tell)
+
+
+def run_pass(job: Job, device: torch.device, peers: Peers, tell: Tell) -> int:
+    """Every case of the job, one event a step."""
+    here = ready(device, peers.size)
+    tell(here)
     context = PassContext(
         job.pass_index,
         job.measure,
         device,
-        describe(device),
-        Targets(device),
+        here.machine,
+        Targets(device, peers.rank if peers.size > 1 else None),
         timer_for(device),
         ProgressFile(Path(job.progress_path)),
         tell,
+        peers,
     )
     for job_case in job.cases:
         try:

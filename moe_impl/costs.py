@@ -1,16 +1,25 @@
 """FLOPs and bytes of a case, one named term a line, and the memory it needs. Torch-free.
 
 Counts are of the model (what the layer must do), not of an implementation's waste; ``expected`` row counts assume
-balanced routing and are estimates, used by ``bench plan`` only.
+balanced routing, also where a workload's is skewed, and are estimates, used by ``bench plan`` only.
 """
 
 import math
 from dataclasses import dataclass
 
-from moe_impl.options import NODE_RANKS, Copies, Direction, Precision, Variant, Workload, WorstCaseLayout
-from moe_impl.payload import FP8_SCALE_BYTES, stored_row_bytes
+from moe_impl.options import (
+    NODE_RANKS,
+    Copies,
+    Direction,
+    Precision,
+    SkewedRouting,
+    Variant,
+    Workload,
+    WorstCaseLayout,
+)
+from moe_impl.payload import FP8_SCALE_BYTES, row_bytes, stored_row_bytes
 from moe_impl.shapes import NVFP4_BLOCK
-from moe_impl.split import capacity_tokens, largest_share
+from moe_impl.split import as_run, capacity_tokens, largest_share
 from moe_impl.stages import Stage
 
 BF16_BYTES = 2
@@ -35,6 +44,11 @@ FP8_BYTES = 1.0
 def weight_bytes_per_value(precision: Precision) -> float:
     """Bytes of one stored expert weight."""
     return {"bf16": BF16_BYTES, "fp8": FP8_BYTES}.get(precision, NVFP4_BYTES)
+
+
+def expert_row_bytes(precision: Precision, width: int) -> int:
+    """Bytes of a row of x or h as the expert GEMMs read it: FP8 with its scale, else bf16 (W4A4 expands its codes)."""
+    return row_bytes("fp8" if precision == "fp8" else "bf16", width)
 
 
 def expected_copies(workload: Workload, copies: Copies = "rank") -> float:
@@ -73,23 +87,25 @@ def layer_costs(workload: Workload, num_ubatches: int) -> list[Cost]:
     hit = 1 - (1 - K / model.num_experts) ** (workload.ep_size * tokens / num_ubatches)
     weight_reads = num_ubatches * workload.local_experts * hit * weight_bytes_per_value(workload.precision)
     sent = workload.payload_row_bytes("dispatch")
+    x_bytes, h_bytes = (pairs * expert_row_bytes(workload.precision, width) for width in (H, I))
     return [
+        *_attention_costs(workload, num_ubatches),
         Cost(Stage.ROUTE, "logits read", hbm_bytes=4 * tokens * model.num_experts),
         *_quantize_costs(workload, rows),
         Cost(Stage.DISPATCH, "rows read", hbm_bytes=sent * rows),
         Cost(Stage.DISPATCH, "rows written", hbm_bytes=sent * rows),
         *_shared_costs(workload, num_ubatches),
-        Cost(Stage.PERMUTE, "rows read", hbm_bytes=BF16_BYTES * pairs * H),
-        Cost(Stage.PERMUTE, "pairs written", hbm_bytes=BF16_BYTES * pairs * H),
+        Cost(Stage.PERMUTE, "rows read", hbm_bytes=x_bytes),
+        Cost(Stage.PERMUTE, "pairs written", hbm_bytes=x_bytes),
         Cost(Stage.GEMM1, "2 * P * 2I * H", flops=4 * pairs * I * H),
         Cost(Stage.GEMM1, "weights", hbm_bytes=weight_reads * 2 * I * H),
-        Cost(Stage.GEMM1, "pairs read", hbm_bytes=BF16_BYTES * pairs * H),
+        Cost(Stage.GEMM1, "pairs read", hbm_bytes=x_bytes),
         Cost(Stage.GEMM1, "gate and up written", hbm_bytes=BF16_BYTES * pairs * 2 * I),
         Cost(Stage.SILU_MUL, "gate and up read", hbm_bytes=BF16_BYTES * pairs * 2 * I),
-        Cost(Stage.SILU_MUL, "h written", hbm_bytes=BF16_BYTES * pairs * I),
+        Cost(Stage.SILU_MUL, "h written", hbm_bytes=h_bytes),
         Cost(Stage.GEMM2, "2 * P * H * I", flops=2 * pairs * H * I),
         Cost(Stage.GEMM2, "weights", hbm_bytes=weight_reads * H * I),
-        Cost(Stage.GEMM2, "h read", hbm_bytes=BF16_BYTES * pairs * I),
+        Cost(Stage.GEMM2, "h read", hbm_bytes=h_bytes),
         Cost(Stage.GEMM2, "expert outputs written", hbm_bytes=BF16_BYTES * pairs * H),
         Cost(Stage.REDUCE, "expert outputs read", hbm_bytes=BF16_BYTES * pairs * H),
         Cost(Stage.REDUCE, "partial sums written", hbm_bytes=BF16_BYTES * rows * H),
@@ -97,6 +113,32 @@ def layer_costs(workload: Workload, num_ubatches: int) -> list[Cost]:
         Cost(Stage.COMBINE, "rows written", hbm_bytes=BF16_BYTES * rows * H),
         Cost(Stage.MERGE, "rows read", hbm_bytes=BF16_BYTES * rows * H),
         Cost(Stage.MERGE, "y and next x written", hbm_bytes=2 * BF16_BYTES * tokens * H),
+    ]
+
+
+def _attention_costs(workload: Workload, num_ubatches: int) -> list[Cost]:
+    """Weights, and in prefill the one cached sequence, are read (and expanded) once per micro-batch."""
+    attention, tokens, H = workload.attention, workload.tokens, workload.model.hidden_size
+    if attention is None or attention.shape is None:
+        return []
+    shape, context = attention.shape, attention.context
+    decode = attention.phase == "decode"
+    weights, sequence = attention_layer_bytes(workload)
+    products = shape.products(attention.phase)
+    expanded = 0 if decode else num_ubatches * context
+    return [
+        Cost(Stage.ATTENTION, "2 * T * projections", flops=2 * tokens * shape.projection_weights(H)),
+        Cost(Stage.ATTENTION, "latent expanded, or absorbed", flops=2 * (expanded or tokens) * shape.expansion_weights),
+        Cost(
+            Stage.ATTENTION,
+            "expanded keys and values written and read",
+            hbm_bytes=2 * BF16_BYTES * expanded * shape.expanded_values,
+        ),
+        Cost(Stage.ATTENTION, "scores and values", flops=2 * tokens * context * products),
+        Cost(Stage.ATTENTION, "weights", hbm_bytes=num_ubatches * weights),
+        Cost(Stage.ATTENTION, "KV read", hbm_bytes=(tokens if decode else num_ubatches) * sequence),
+        Cost(Stage.ATTENTION, "queries and values written and read", hbm_bytes=2 * BF16_BYTES * tokens * products),
+        Cost(Stage.ATTENTION, "x read twice, output and next x written", hbm_bytes=5 * BF16_BYTES * tokens * H),
     ]
 
 
@@ -120,12 +162,14 @@ def _shared_costs(workload: Workload, num_ubatches: int) -> list[Cost]:
     if not width:
         return []
     weights = num_ubatches * 3 * H * width * weight_bytes_per_value(workload.precision)
+    x_bytes, h_bytes = (tokens * expert_row_bytes(workload.precision, values) for values in (H, width))
     return [
         Cost(Stage.SHARED, "2 * T * 3 * S I * H", flops=6 * tokens * width * H),
         Cost(Stage.SHARED, "weights", hbm_bytes=weights),
         Cost(Stage.SHARED, "x read, output written", hbm_bytes=2 * BF16_BYTES * tokens * H),
         Cost(Stage.SHARED, "gate and up written and read", hbm_bytes=2 * BF16_BYTES * tokens * 2 * width),
-        Cost(Stage.SHARED, "h written and read", hbm_bytes=2 * BF16_BYTES * tokens * width),
+        Cost(Stage.SHARED, "h written and read", hbm_bytes=2 * h_bytes),
+        *([Cost(Stage.SHARED, "x quantized, written and read", hbm_bytes=2 * x_bytes)] if workload.quantizes else []),
     ]
 
 
@@ -152,6 +196,29 @@ def worst_case(workload: Workload, tokens: int, layout: WorstCaseLayout = "packe
     return Capacity(rows, rows * min(workload.model.top_k, workload.local_experts))
 
 
+def attention_flops(workload: Workload) -> tuple[float, float]:
+    """Of one layer: what every token costs, and what every micro-batch costs on top."""
+    once, twice = (sum(cost.flops for cost in _attention_costs(workload, ubatches)) for ubatches in (1, 2))
+    return (2 * once - twice) / workload.tokens, twice - once
+
+
+def attention_layer_bytes(workload: Workload) -> tuple[int, int]:
+    """One layer's attention weights, and the KV of one sequence: bf16."""
+    attention = workload.attention
+    if attention is None or attention.shape is None:
+        return 0, 0
+    shape = attention.shape
+    weights = shape.projection_weights(workload.model.hidden_size) + shape.expansion_weights
+    return BF16_BYTES * weights, BF16_BYTES * attention.context * shape.cached_values
+
+
+def attention_bytes(workload: Workload) -> int:
+    """The attention stand-in's weights and KV of all layers, resident on the device."""
+    weights, sequence = attention_layer_bytes(workload)
+    sequences = 0 if workload.attention is None else workload.attention.sequences(workload.tokens)
+    return workload.layers * (weights + sequences * sequence)
+
+
 def weight_bytes(workload: Workload, experts: str) -> int:
     """Expert weights resident on the device: as drawn (the oracle reads those), and in a backend's own layout."""
     experts_here = workload.local_experts + workload.model.shared_experts
@@ -165,32 +232,54 @@ def weight_bytes(workload: Workload, experts: str) -> int:
 def buffer_bytes(workload: Workload, variant: Variant) -> int:
     """Most bytes of activations alive at once: one micro-batch computes while the others hold received or sent rows.
 
-    The largest micro-batch computes. Receive ``exact`` and split ``balanced`` are estimated for balanced routing.
+    The largest micro-batch computes. Receive ``exact`` and split ``balanced`` are estimated for balanced routing,
+    whatever the workload's.
     """
     model = workload.model
     tokens = largest_share(variant, workload.tokens)
-    room_for = max(tokens, capacity_tokens(variant, workload.tokens))
-    capacity = worst_case(workload, room_for, variant.worst_case_layout)
+    capacity = worst_case(workload, capacity_tokens(variant, workload.tokens), variant.worst_case_layout)
+    others = (workload.tokens - tokens) / tokens
+    if variant.max_tokens_per_rank is not None:  # all have the same room, however few tokens they hold
+        others = as_run(variant, workload.tokens).split_factor - 1
     if variant.receive == "exact":
         capacity = Capacity(round(tokens * expected_copies(workload)), tokens * model.top_k)
     row = BF16_BYTES * model.hidden_size
-    gate_up, h = BF16_BYTES * 2 * model.intermediate_size, BF16_BYTES * model.intermediate_size
+    x_row, h = (expert_row_bytes(workload.precision, size) for size in (model.hidden_size, model.intermediate_size))
+    gate_up = BF16_BYTES * 2 * model.intermediate_size
     rows, pairs = capacity.rows * row, capacity.pairs
     received = capacity.rows * stored_row_bytes(workload.dispatch_dtype, model.hidden_size)
     shared = tokens * (model.shared_experts * (gate_up + h) + row)
     computing = max(
+        _attention_room(workload, tokens),
         received + (shared if model.shared_experts else 0),
-        received + pairs * row,  # permute
-        pairs * (row + gate_up),  # gemm1
+        received + pairs * x_row,  # permute
+        pairs * (x_row + gate_up),  # gemm1
         pairs * (gate_up + h),  # silu_mul
         pairs * (h + row),  # gemm2
         pairs * row + 2 * rows,  # reduce, which also makes the room for combine
     )
-    waiting = 2 * rows * (workload.tokens - tokens) // tokens
+    waiting = int(2 * rows * others)
     inputs = (workload.layers * 4 * workload.tokens * model.num_experts) + 4 * workload.tokens * row
-    return computing + waiting + inputs
+    return computing + waiting + inputs + peer_choices_bytes(workload)
+
+
+def peer_choices_bytes(workload: Workload) -> int:
+    """What peers of a skewed routing chose, held from before the first iteration on: ids and weights, all layers."""
+    if not isinstance(workload.routing, SkewedRouting):
+        return 0
+    return workload.layers * workload.tokens * workload.ep_size * workload.model.top_k * 8
+
+
+def _attention_room(workload: Workload, tokens: int) -> int:
+    """What stage ``attention`` of one micro-batch allocates, next x included; queries and values may stand twice."""
+    attention, H = workload.attention, workload.model.hidden_size
+    if attention is None or attention.shape is None:
+        return 0
+    shape = attention.shape
+    in_turns = shape.room_bytes(attention.context, tokens, attention.phase)
+    return in_turns + BF16_BYTES * tokens * (2 * shape.products(attention.phase) + 3 * H)
 
 
 def send_buffer_bytes(workload: Workload, variant: Variant) -> int:
-    """Expected bytes of one micro-batch's packed rows, which link ``host_link`` keeps while they leave."""
+    """Expected bytes of one micro-batch's packed rows, which links that pack keep while they leave."""
     return math.ceil(transfer_bytes(workload, "dispatch") * largest_share(variant, workload.tokens) / workload.tokens)

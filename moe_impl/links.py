@@ -35,6 +35,11 @@ HOST_LINK = Link(
     name="host_link",
     source="this machine's pinned host memory and the GPU's copy engines, both ways at once; measured, no model",
 )
+COLLECTIVE = Link(
+    transport="collective",
+    name="collective",
+    source="torch.distributed all-to-all between processes, one a rank (NCCL, gloo on CPUs); measured, no model",
+)
 
 _PACED = (
     paced(

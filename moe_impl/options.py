@@ -8,11 +8,14 @@ switch without changing the answer. All quantities are SI, the unit in the name.
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from moe_impl.attention_shapes import ATTENTION_SHAPES, AttentionShape, Phase
 from moe_impl.payload import PayloadDtype, row_bytes
 from moe_impl.shapes import ModelShape
 
 Precision = Literal["bf16", "fp8", "nvfp4-w4a16", "nvfp4"]
 RoutingKind = Literal["model", "uniform"]
+Skew = Literal["zipf", "hotspot"]
+ChosenRank = Literal["hottest", "mean"]
 Transport = Literal["local", "paced", "host_link", "collective"]
 Direction = Literal["dispatch", "combine"]
 Copies = Literal["rank", "node"]
@@ -37,9 +40,67 @@ DISPATCH_DTYPE: dict[Precision, PayloadDtype] = {
 }
 """What travels where a workload names nothing else: what the experts read."""
 
+MOST_ZIPF = 8.0
+"""Far beyond any load; scores of the rarest of thousands of experts would come near what fp32 rounds to 0."""
 DEFAULT_ORDER: dict[Receive, Order] = {"worst_case": "yield_after", "exact": "yield_before"}
 """FastDeploy's PR #7259 hands over after dispatch and combine when ``num_worst_tokens`` > 0, else before them: a
 dispatch that waits for its counts blocks the host, and the other batch's compute must be queued by then."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """The attention stand-in in front of every layer: projections, and attention over KV that exists beforehand.
+
+    Every token attends to the whole context and to no new token, and nothing is written to the context: micro-batches
+    are independent of one another.
+    """
+
+    context: int
+    """Cached tokens that each token attends to, at least 1."""
+    phase: Phase = "prefill"
+    """``prefill``: the tokens follow one cached sequence; ``decode``: each follows a sequence of its own."""
+    shape: AttentionShape | None = None
+    """None: the model preset's; still None in a workload whose model has none, which ``support`` refuses."""
+
+    def __str__(self) -> str:
+        """``decode-4096``: without space or comma, for labels and ``--filter``."""
+        return f"{self.phase}-{self.context}"
+
+    def sequences(self, tokens: int) -> int:
+        """Cached sequences that ``tokens`` tokens read."""
+        return tokens if self.phase == "decode" else 1
+
+
+@dataclass(frozen=True)
+class SkewedRouting:
+    """Routing that prefers some experts, and which rank of the group this process then is: they differ in load.
+
+    All peers share the preferred experts, which each layer draws anew, and route their own tokens for themselves
+    (:mod:`moe_impl.skew`).
+
+    Raises:
+        ValueError: an amount that the kind does not have, or a negative rank, naming the field.
+    """
+
+    kind: Skew
+    """``zipf``: the expert at position i of a drawn order is chosen with a weight of 1 / i ** ``amount``; ``hotspot``:
+    a share ``amount`` of the tokens has one drawn expert among its K for sure, all others are alike."""
+    amount: float
+    rank: int | ChosenRank = "hottest"
+    """``hottest``: the rank that receives the most (row, expert) pairs; ``mean``: the one whose rows are nearest to the
+    mean; or a rank of its own choice. Means nothing where all ranks are processes (link ``collective``)."""
+
+    def __post_init__(self) -> None:
+        most = MOST_ZIPF if self.kind == "zipf" else 1.0
+        if not 0 < self.amount <= most:
+            raise ValueError(f"amount must be above 0 and at most {most:g} for {self.kind}, got {self.amount:g}")
+        object.__setattr__(self, "amount", float(self.amount))  # 1 and 1.0 are one case, with one id
+        if not isinstance(self.rank, str) and self.rank < 0:
+            raise ValueError(f"rank must not be negative, got {self.rank}")
+
+    def __str__(self) -> str:
+        """``zipf-1-hottest``, ``hotspot-0.3-rank5``: without space or comma, for labels and ``--filter``."""
+        return f"{self.kind}-{self.amount:g}-{self.rank if isinstance(self.rank, str) else f'rank{self.rank}'}"
 
 
 @dataclass(frozen=True)
@@ -59,13 +120,19 @@ class Workload:
         metadata={"default_of": lambda workload: DISPATCH_DTYPE[workload.precision]},
     )
     """What travels on the way out; what comes back is bf16. None means ``DISPATCH_DTYPE`` of the precision."""
-    routing: RoutingKind = "model"
-    """``model``: random logits through the model's own router; ``uniform``: K distinct experts, all equally likely."""
+    routing: RoutingKind | SkewedRouting = "model"
+    """``model``: random logits through the model's own router; ``uniform``: K distinct experts, all equally likely;
+    else some are likelier, and ranks differ."""
+    attention: Attention | None = None
+    """None: the layers are MoE layers alone."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.dispatch_dtype is None:
             object.__setattr__(self, "dispatch_dtype", DISPATCH_DTYPE[self.precision])
+        if self.attention is not None and self.attention.shape is None:
+            shape = ATTENTION_SHAPES.get(self.model.name)
+            object.__setattr__(self, "attention", replace(self.attention, shape=shape))
 
     @property
     def local_experts(self) -> int:
@@ -107,12 +174,14 @@ class Link:
 
     ``local`` copies rows and models nothing. ``paced`` copies them through HBM on ``comm_sms`` CTAs and holds those
     until a modelled link would have delivered them. ``host_link`` sends them out to pinned host memory and back on the
-    GPU's copy engines, and measures.
+    GPU's copy engines, and measures. ``collective`` moves them between processes, one a rank, by all-to-all, and
+    measures.
     """
 
     transport: Transport
     comm_sms: int = 0
-    """CTAs the transport occupies; 0 for ``local``, whose copy takes what the GPU gives, and ``host_link``."""
+    """CTAs the transport occupies; 0 for ``local``, whose copy takes what the GPU gives, for ``host_link``, and for
+    ``collective``, whose library decides."""
     times: tuple[LinkTime, ...] = ()
     """At least one per direction for ``paced``, else empty."""
     copies: Copies = "rank"
@@ -264,3 +333,5 @@ class Machine:
     """CUDA compute capability, (9, 0) for Hopper."""
     torch_version: str = ""
     triton_version: str | None = None
+    ranks: int = 1
+    """Processes of one group, one a rank; on ``cuda`` each has a GPU of its own, all like this one."""

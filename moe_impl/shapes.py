@@ -39,6 +39,10 @@ class Router:
     scaling_factor: float = 1.0
     """Multiplies the weights last."""
 
+    def even(self) -> "Router":
+        """The same weights without groups and bias: the K largest logits choose."""
+        return Router(self.scoring, renormalize=self.renormalize, scaling_factor=self.scaling_factor)
+
 
 @dataclass(frozen=True)
 class ModelShape:

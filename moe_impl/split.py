@@ -69,7 +69,20 @@ def largest_share(variant: Variant, tokens: int) -> int:
 
 def capacity_tokens(variant: Variant, tokens: int) -> int:
     """Tokens of a rank for which a micro-batch's worst-case buffers have room: its share of ``max_tokens_per_rank``."""
-    return largest_share(variant, tokens if variant.max_tokens_per_rank is None else variant.max_tokens_per_rank)
+    room_for = tokens if variant.max_tokens_per_rank is None else variant.max_tokens_per_rank
+    return largest_share(as_run(variant, tokens), room_for)
+
+
+def room(variant: Variant, slices: Sequence[slice]) -> int | None:
+    """Tokens of a rank for which every micro-batch's buffers have room, as a server sizes them once.
+
+    None: each has room for its own, where no ``max_tokens_per_rank`` is given, or the buffers fit what came. A
+    ``balanced`` cut may be larger than the share that ``capacity_tokens`` expects.
+    """
+    if variant.max_tokens_per_rank is None or variant.receive == "exact":
+        return None
+    sizes: list[int] = [tokens.stop - tokens.start for tokens in slices]
+    return max(*sizes, capacity_tokens(variant, sum(sizes)))
 
 
 def _first_share(variant: Variant, tokens: int) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from moe_impl.rows import Pairs, ReceivedRows, SentRows
+from moe_impl.rows import Learned, Pairs, ReceivedRows, SentRows
 
 
 @dataclass
@@ -22,7 +22,11 @@ class UbatchState:
     tokens: slice
     """Which tokens of the rank's batch these are."""
     x_TH: Tensor
-    """bf16 [T, H]: this layer's input, replaced in ``merge``."""
+    """bf16 [T, H]: this layer's input, replaced in ``attention`` and in ``merge``."""
+    capacity: int | None = None
+    """M', rows for which worst-case buffers have room; None: all that R ranks of as many tokens may send."""
+    learned: list[Learned] | None = None
+    """By layer, what the host knows of the rows beforehand, where their transport needs it."""
     rows: SentRows | None = None
     payload_TB: Tensor | None = None
     """What dispatch sends: x itself, or uint8 [T, stored_row_bytes] that stage ``quantize`` made of it."""
@@ -38,6 +42,8 @@ class UbatchState:
     gate_up_PJ: Tensor | None = None
     """bf16 [P', 2I]: gemm1's output."""
     h_PI: Tensor | None = None
+    """bf16 [P', I], or codes of a quantizing backend, whose scales are ``h_scale_P``."""
+    h_scale_P: Tensor | None = None
     outputs_PH: Tensor | None = None
     """bf16 [P', H]: expert outputs."""
     partial_MH: Tensor | None = None

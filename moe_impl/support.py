@@ -4,7 +4,7 @@ import re
 from typing import get_args
 
 from moe_impl import costs
-from moe_impl.options import Direction, Link, Machine, Precision, Variant, Workload
+from moe_impl.options import Direction, Link, Machine, Precision, SkewedRouting, Variant, Workload
 from moe_impl.payload import PayloadDtype
 from moe_impl.split import turned_off
 
@@ -22,10 +22,12 @@ DISPATCH_DTYPES: dict[Precision, tuple[PayloadDtype, ...]] = {
 EMULATED = "emulated (exact products)"
 MODELLED_COMM = "modelled comm, measured compute"
 MEASURED_COMM = "measured comm (host link)"
+ALL_TO_ALL = {"cuda": "measured comm (NCCL all-to-all)", "cpu": "measured comm (gloo all-to-all)"}
 PREDRAWN_SIZES = "sizes from the pre-drawn routing"
-"""Receive ``worst_case`` tells the host no counts, but it issues the copies of ``host_link``."""
+"""Receive ``worst_case`` tells the host no counts, but it issues the copies of ``host_link`` and ``collective``."""
 BF16_TRAFFIC = "bf16 weight traffic"
 CPU_ONLY = "cpu: functional check, no performance claim"
+SKEWED = "skewed routing"
 TBO_OFF = "TBO turned itself off"
 """Fewer tokens than the variant's split wants: it ran unsplit and serial, so its row says nothing about TBO."""
 MOST_UBATCHES = 64
@@ -37,6 +39,8 @@ NODE_COPIES_EP = (16, 32)
 HOST_WAITS = "host waits for counts"
 PACED_WIDTH = 8192
 """Values of a row that a paced CTA holds in its registers."""
+FP8_CAPABILITY = (9, 0)
+"""What ``torch._scaled_grouped_mm`` with scales by row is built for; torch lets Blackwell pass, where it traps."""
 NVFP4_LANE = 64
 """The triton kernel splits K into blocks of 64 codes at least."""
 
@@ -49,6 +53,12 @@ def unsupported_reason(workload: Workload, link: Link, variant: Variant, machine
         return f"precision {workload.precision} dispatches {legal}, not {workload.dispatch_dtype}"
     if model.num_experts % workload.ep_size:
         return f"ep_size {workload.ep_size} does not divide {model.num_experts} experts"
+    if isinstance(workload.routing, SkewedRouting):
+        reason = _unplayable_reason(workload.routing, workload.ep_size, link)
+        if reason is not None:
+            return reason
+    if workload.attention is not None and workload.attention.shape is None:
+        return f"attention needs a model preset, which has an attention shape; {model.name} has none"
     if variant.split_factor > MOST_UBATCHES:
         return f"split_factor {variant.split_factor}: at most {MOST_UBATCHES} micro-batches"
     if variant.split.policy == "ratio" and variant.split_factor != 2:
@@ -69,6 +79,12 @@ def unsupported_reason(workload: Workload, link: Link, variant: Variant, machine
             return "experts triton needs a CUDA GPU"
     if link.transport == "host_link" and machine.device != "cuda":
         return "link host_link needs a CUDA GPU"
+    if link.transport == "collective":
+        if machine.ranks != workload.ep_size:
+            how = f"one a rank: bench sweep --nproc {workload.ep_size} (or another ep_size)"
+            return f"link collective needs {workload.ep_size} processes, {how}, got {machine.ranks}"
+    elif machine.ranks > 1:
+        return f"link {link.transport} stands for one rank: run it without --nproc"
     if link.copies == "node" and workload.ep_size not in NODE_COPIES_EP:
         return f"link counts (token, node) rows: ep_size must be 16 or 32, got {workload.ep_size}"
     if link.transport == "paced":
@@ -81,15 +97,32 @@ def unsupported_reason(workload: Workload, link: Link, variant: Variant, machine
             return "CUDA stages need triton, which is not installed"
         if machine.capability is not None and machine.capability < (8, 0):
             return f"bf16 needs compute capability 8.0, this GPU has {'.'.join(map(str, machine.capability))}"
+        if workload.precision == "fp8" and machine.capability is not None and machine.capability != FP8_CAPABILITY:
+            wanted, found = (".".join(map(str, one)) for one in (FP8_CAPABILITY, machine.capability))
+            return f"precision fp8 on a GPU needs compute capability {wanted}, this GPU has {found}"
         if link.transport == "paced" and model.hidden_size > PACED_WIDTH:
             return f"link paced moves rows of up to {PACED_WIDTH} values on a GPU, got {model.hidden_size}"
         if link.comm_sms >= machine.sm_count:
             return f"link occupies {link.comm_sms} of the GPU's {machine.sm_count} SMs"
     need = costs.weight_bytes(workload, variant.experts) + costs.buffer_bytes(workload, variant)
-    if link.transport == "host_link":
+    need += costs.attention_bytes(workload)
+    if link.transport in ("host_link", "collective"):
         need += costs.send_buffer_bytes(workload, variant)
+    if machine.device == "cpu":  # all ranks share its memory
+        need *= machine.ranks
     if need > MEMORY_SHARE * machine.memory_bytes:
         return f"needs about {need / 2**30:.1f} GiB of {machine.memory_bytes / 2**30:.1f} GiB"
+    return None
+
+
+def _unplayable_reason(routing: SkewedRouting, ep_size: int, link: Link) -> str | None:
+    """Why this process cannot be the rank that a skewed routing names, over this link."""
+    if not isinstance(routing.rank, str) and routing.rank >= ep_size:
+        return f"routing has rank {routing.rank}: ep_size {ep_size} has ranks 0..{ep_size - 1}"
+    if link.transport == "collective" and routing.rank != "hottest":
+        return f"link collective runs every rank: skewed routing takes no rank there, got {routing.rank}"
+    if link.copies == "node":
+        return f"link counts (token, node) rows: routing must be model or uniform, got {routing}"
     return None
 
 
@@ -105,11 +138,39 @@ def labels(workload: Workload, link: Link, variant: Variant, machine: Machine) -
         if link.gpu is not None and not re.search(rf"\b{re.escape(link.gpu)}\b", machine.name):  # H20 is no H200
             said.append(f"hypothetical: link of {link.gpu}")
     said += [note for note in (link.note, workload.model.note) if note is not None]
+    if isinstance(workload.routing, SkewedRouting):
+        said.append(_skew_label(workload.routing, link))
+    said += _attention_labels(workload)
     if link.transport == "host_link":
         said.append(MEASURED_COMM)
-        if variant.receive == "worst_case":
-            said.append(PREDRAWN_SIZES)
+    if link.transport == "collective":
+        said.append(ALL_TO_ALL[machine.device])
+    if link.transport in ("host_link", "collective") and variant.receive == "worst_case":
+        said.append(PREDRAWN_SIZES)
     return tuple(said)
+
+
+def _skew_label(routing: SkewedRouting, link: Link) -> str:
+    if link.transport == "collective":
+        return f"{SKEWED}: every rank its own load"
+    return f"{SKEWED}: plays {f'the {routing.rank} rank' if isinstance(routing.rank, str) else f'rank {routing.rank}'}"
+
+
+def _attention_labels(workload: Workload) -> list[str]:
+    """Its FLOPs and bytes, in numbers that hold for any number of tokens."""
+    attention = workload.attention
+    if attention is None or attention.shape is None:
+        return []
+    token_flops, ubatch_flops = costs.attention_flops(workload)
+    weights, sequence = costs.attention_layer_bytes(workload)
+    once = f" + {ubatch_flops / 1e9:.3g} GFLOP a micro-batch" if ubatch_flops else ""
+    reader = "token" if attention.phase == "decode" else "micro-batch"
+    said = (
+        f"attention stand-in: {attention.shape.kind} {attention.phase} over {attention.context} cached tokens; "
+        f"a layer: {token_flops / 1e9:.3g} GFLOP a token{once}, {weights / 1e6:.3g} MB of weights, "
+        f"{sequence / 1e6:.3g} MB of KV a {reader}"
+    )
+    return [said, *([] if attention.shape.note is None else [attention.shape.note])]
 
 
 def limits(workload: Workload, variant: Variant, machine: Machine) -> tuple[str, ...]:

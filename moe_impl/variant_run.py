@@ -12,7 +12,7 @@ from moe_impl.overlap.driver import Around, Run, StageBody, run_inline
 from moe_impl.overlap.lanes import Lanes, OneLane
 from moe_impl.overlap.schedule import Schedule, for_variant
 from moe_impl.overlap.threads import run_threads
-from moe_impl.split import as_run, token_slices
+from moe_impl.split import as_run, room, token_slices
 from moe_impl.stages import Stage
 from moe_impl.state import UbatchState
 
@@ -51,7 +51,8 @@ class VariantRun:
         self.schedule = for_variant(variant, stages.workload)
         self._stages = stages
         self._slices = token_slices(variant, tokens, stages.rows_per_token)
-        stages.learn_rows(self._slices)
+        self._room = room(variant, self._slices)
+        self._learned = stages.learn_rows(self._slices, self._room)
         self._lanes = lanes_for(variant, self.schedule, x_TH.device)
         self._drive = DRIVERS[variant.engine]
         self._progress = progress
@@ -79,7 +80,7 @@ class VariantRun:
         return self._final(states), traces
 
     def _run(self, bodies: dict[Stage, StageBody], around: Around | None) -> list[UbatchState]:
-        states = self._stages.start(self._slices)
+        states = self._stages.start(self._slices, self._room, self._learned)
         self._drive(Run(self.schedule, bodies, states, self._lanes, self._progress, around))
         return states
 

@@ -37,6 +37,7 @@ from bench.running.progress_file import ProgressFile
 class FakeWorker:
     def __init__(self, events_fd: int, script: dict[str, Any]) -> None:
         self.job = load_job(sys.stdin.buffer.readline())
+        self.machine = replace(CPU, ranks=self.job.ranks)
         self.events_fd, self.rules = events_fd, script["rules"]
         self.progress = ProgressFile(Path(self.job.progress_path))
         log = Path(script["log"])
@@ -47,6 +48,7 @@ class FakeWorker:
             "tokens": [one.case.workload.tokens for one in self.job.cases],
             "settled": [[m.role for m in one.settled] for one in self.job.cases],
             "device": self.job.device,
+            "ranks": self.job.ranks,
         }
         with log.open("a") as file:
             file.write(json.dumps(started) + "\n")
@@ -56,7 +58,7 @@ class FakeWorker:
 
     def run(self) -> int:
         self.misbehave("start")
-        self.tell(Ready(CPU, {"made": "up"}))
+        self.tell(Ready(self.machine, {"made": "up"}))
         self.misbehave("ready")
         for one in self.job.cases:
             self.run_case(one)
@@ -78,7 +80,7 @@ class FakeWorker:
         for index, variant in running:
             self.progress.of(index)(5)
             self.misbehave("measure", one, variant)
-        made = Builder(machine=CPU, pairs=2, passes=self.job.pass_index + 1)
+        made = Builder(machine=self.machine, pairs=2, passes=self.job.pass_index + 1)
         trial = made.trials([replace(case, variants=tuple(v for _, v in running))])[-1]
         outcomes = settled | {m.variant_id: m for m in trial.measurements}
         whole = replace(trial, measurements=tuple(outcomes[variant_id(v)] for v in case.variants))

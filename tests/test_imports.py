@@ -10,12 +10,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TORCH_HALF = (
-    "bench.correctness", "bench.environment", "bench.pass_runner", "bench.targets", "bench.worker",
-    "bench.measure.cuda_timer", "bench.measure.protocol", "bench.measure.retention", "bench.measure.stages",
-    "bench.measure.timer", "moe_impl.annotate", "moe_impl.counts", "moe_impl.experts.", "moe_impl.inputs",
-    "moe_impl.kernels.", "moe_impl.layer", "moe_impl.nvfp4", "moe_impl.overlap.cuda_lanes",
-    "moe_impl.overlap.driver", "moe_impl.overlap.threads", "moe_impl.reference", "moe_impl.routing", "moe_impl.rows",
-    "moe_impl.shared", "moe_impl.state", "moe_impl.transport.", "moe_impl.variant_run", "moe_impl.weights",
+    "bench.correctness", "bench.doctor.bandwidth", "bench.doctor.device", "bench.doctor.gpu",
+    "bench.doctor.precision", "bench.environment", "bench.pass_runner", "bench.profiling.target", "bench.targets",
+    "bench.worker", "bench.measure.cuda_timer", "bench.measure.group", "bench.measure.jitter", "bench.measure.l2",
+    "bench.measure.protocol", "bench.measure.retention", "bench.measure.spin", "bench.measure.stages",
+    "bench.measure.timer", "moe_impl.annotate", "moe_impl.attention", "moe_impl.counts", "moe_impl.experts.",
+    "moe_impl.fp8", "moe_impl.inputs", "moe_impl.kernels.", "moe_impl.layer", "moe_impl.nvfp4",
+    "moe_impl.overlap.cuda_lanes", "moe_impl.overlap.driver", "moe_impl.overlap.threads", "moe_impl.reference",
+    "moe_impl.routing", "moe_impl.rows", "moe_impl.shared", "moe_impl.skew", "moe_impl.state",
+    "moe_impl.transport.", "moe_impl.variant_run", "moe_impl.weights",
 )  # fmt: skip
 """Modules, and with a dot in the end the modules of a package. Everything else is torch-free."""
 HEAVY = ("torch", "triton", "pandas", "pydantic", "rich", "ruamel", "matplotlib", "scipy", "numpy", "jinja2")
@@ -107,5 +110,5 @@ def test_moe_impl_never_imports_bench() -> None:
 def test_the_oracle_imports_no_kernel_and_nothing_it_judges() -> None:
     code = "import sys, moe_impl.reference; print(sorted(n for n in sys.modules if n.startswith('moe_impl.')))"
     done = python(code)
-    expected = ["moe_impl.nvfp4", "moe_impl.reference", "moe_impl.routing", "moe_impl.shapes"]
+    expected = ["moe_impl.fp8", "moe_impl.nvfp4", "moe_impl.reference", "moe_impl.routing", "moe_impl.shapes"]
     assert done.stdout.strip() == str(expected), done.stderr

@@ -1,29 +1,82 @@
-"""``bench compare RUN``: TBO on against off for every case of a run folder. Undecided is an answer: exit 0."""
+"""``bench compare RUN``: TBO on against off for every case of a run; ``bench compare BASE NEW``: run against run.
+
+Undecided is an answer: exit 0, unless ``--gate`` asks for exit codes to act on.
+"""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+if TYPE_CHECKING:
+    from bench.run_folder import RunFolder
+
 
 @click.command(name="compare")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", metavar="RUN|BASE", type=click.Path(path_type=Path))
+@click.argument("new", metavar="[NEW]", required=False, type=click.Path(path_type=Path))
 @click.option("--filter", "filter_text", metavar="KEY=VALUE,...", help="Only these cases and variants.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of tables.")
-def command(run: Path, filter_text: str | None, as_json: bool) -> None:
-    """Compare each variant of RUN, a run folder, with its own T1 (TBO off)."""
+@click.option("--gate", is_flag=True, help="Exit 1 on a regression, 3 if undecided, 4 if not comparable.")
+@click.option("--across", metavar="AXIS", help="Compare cases that differ along AXIS: precision.")
+@click.option("--absolute", is_flag=True, help="Let times end the gate too, not TBO's speed-up alone.")
+@click.option("--anyway", is_flag=True, help="Compare runs of different machines or timers, with that doubt.")
+def command(
+    run: Path,
+    new: Path | None,
+    filter_text: str | None,
+    as_json: bool,
+    gate: bool,
+    across: str | None,
+    absolute: bool,
+    anyway: bool,
+) -> int:
+    """Compare each variant of RUN, a run folder, with its own T1 (TBO off).
+
+    With two run folders, BASE and NEW: say whether TBO's speed-up changed between them.
+    """
     import json
 
-    from bench import report
-    from bench.render.document import document
+    from bench import against, report
+    from bench.render import against_document, against_terminal, document, terminal
     from bench.render.printing import show
-    from bench.render.terminal import summary
+
+    if new is None:
+        _refuse_without_new(gate=gate, across=across is not None, absolute=absolute, anyway=anyway)
+        folder = _open(run)
+        model = report.build(folder, report.only(folder.trials(), filter_text))
+        if as_json:
+            click.echo(json.dumps(document.document(model), indent=2, allow_nan=False))
+        else:
+            show(terminal.summary(model))
+        return 0
+    found = against.build(
+        _open(run),
+        _open(new),
+        across=across,
+        filter_text=filter_text,
+        anyway=anyway,
+        absolute=absolute,
+        gated=gate,
+    )
+    if as_json:
+        click.echo(json.dumps(against_document.document(found), indent=2, allow_nan=False))
+    else:
+        show(against_terminal.summary(found))
+    return int(found.gate or 0)
+
+
+def _open(path: Path) -> "RunFolder":
     from bench.run_folder import open_run
 
-    folder = open_run(run)
+    folder = open_run(path)
     if torn := folder.torn_line():
         click.echo(torn, err=True)
-    model = report.build(folder, report.only(folder.trials(), filter_text))
-    if as_json:
-        click.echo(json.dumps(document(model), indent=2, allow_nan=False))
-    else:
-        show(summary(model))
+    return folder
+
+
+def _refuse_without_new(**asked: bool) -> None:
+    from bench.errors import BenchError
+
+    if given := [f"--{name}" for name, is_set in asked.items() if is_set]:
+        raise BenchError(f"{given[0]}: compares two runs, found one: bench compare BASE NEW {given[0]}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from typing import get_args
 
 import click
@@ -24,14 +25,16 @@ from bench.running import probe
     show_default=True,
     help="auto takes a GPU where there is one.",
 )
+@click.option("--nproc", type=click.IntRange(1), default=1, help="As if on so many GPUs like this, one a rank.")
 @click.option("--json", "as_json", is_flag=True, help="Print data instead of a table.")
-def command(config: str, terms: str | None, device: probe.DeviceChoice, as_json: bool) -> int:
+def command(config: str, terms: str | None, device: probe.DeviceChoice, nproc: int, as_json: bool) -> int:
     """Say what the sweep file CONFIG would run here, how much memory and how long, and run nothing."""
     sweep, ignored = use_tbo.with_variants(sweep_file.load(config), os.environ)
     for line in filter(None, (sweep_file.which(config), ignored)):
         click.echo(line, err=True)
     chosen = filters.select(cases.expand(sweep), terms)
-    plan = planning.make_plan(chosen, sweep.measure, probe.probe(device).machine)
+    machine = replace(probe.probe(device).machine, ranks=nproc)
+    plan = planning.make_plan(chosen, sweep.measure, machine)
     if as_json:
         click.echo(json.dumps(render.as_data(plan), indent=2))
     else:

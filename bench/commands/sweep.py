@@ -4,7 +4,7 @@ import json
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import get_args
 
@@ -14,7 +14,8 @@ from bench import filters, use_tbo
 from bench.cases import Case, expand
 from bench.config import SweepConfig, dump_resolved, load, which
 from bench.errors import BenchError, Exit
-from bench.naming import case_names
+from bench.measure.peers import BACKEND
+from bench.naming import case_names, machine_name
 from bench.render.progress import SweepProgress
 from bench.running import resume, run_writer
 from bench.running.failures import Failure, failures
@@ -38,8 +39,11 @@ from bench.running.supervisor import Sweep, supervise
     show_default=True,
     help="auto takes a GPU where there is one.",
 )
+@click.option("--nproc", type=click.IntRange(1), default=1, help="Processes, one a rank and GPU (link collective).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
-def command(config: Path, out: Path | None, go_on: bool, terms: str | None, device: DeviceChoice, as_json: bool) -> int:
+def command(
+    config: Path, out: Path | None, go_on: bool, terms: str | None, device: DeviceChoice, nproc: int, as_json: bool
+) -> int:
     """Measure TBO off against TBO on for every case of the sweep file CONFIG.
 
     Exit code 5: the sweep ended, and some cases failed; they are listed with the command that repeats them.
@@ -52,10 +56,11 @@ def command(config: Path, out: Path | None, go_on: bool, terms: str | None, devi
             click.echo(line, err=True)
         every_case = expand(sweep)
         cases = filters.select(every_case, terms)
-        ready = probe(device)
+        ready = of_ranks(probe(device), nproc)
         refuse_if_nothing_runs(cases, ready.machine)
         with run_writer.resume(out, config) if go_on and out else run_writer.create(out, config) as run:
             again = ["bench", "sweep", str(config), "--out", str(run.path), "--resume", "--device", device]
+            again += ["--nproc", str(nproc)] if nproc > 1 else []
             todo = _todo(run, sweep, every_case, cases, ready)
             _say_plan(run, cases, todo, ready)
             names = case_names(every_case)
@@ -69,6 +74,20 @@ def command(config: Path, out: Path | None, go_on: bool, terms: str | None, devi
             _report(run, failed, as_json)
     _say_failures(failed, names, again)
     return Exit.FAILED_CASES if failed else Exit.DONE
+
+
+def of_ranks(ready: Ready, nproc: int) -> Ready:
+    """What was found, as ``nproc`` ranks of one group will use it.
+
+    Raises:
+        BenchError: fewer GPUs than ranks.
+    """
+    if nproc == 1:
+        return ready
+    if ready.machine.device == "cuda" and (gpus := len(ready.environment["visible_gpus"])) < nproc:
+        raise BenchError(f"--nproc {nproc}: each rank needs a GPU of its own, torch sees {gpus} (allowed: 1..{gpus})")
+    group = {"nproc": nproc, "backend": BACKEND[ready.machine.device]}
+    return Ready(replace(ready.machine, ranks=nproc), {**ready.environment, "group": group})
 
 
 def _todo(
@@ -91,7 +110,7 @@ def _say_plan(run: RunWriter, cases: Sequence[Case], todo: resume.Todo, ready: R
     left, whole = sum(map(len, todo)), len(cases) * len(todo)
     there = "" if left == whole else f" ({whole - left} of {whole} Trials are there)"
     what = f"cases {len(cases)} x passes {len(todo)} = {whole} Trials{there}" if left else f"nothing left to do{there}"
-    click.echo(f"sweep: {what}; on {ready.machine.name}; writes to {run.path}", err=True)
+    click.echo(f"sweep: {what}; on {machine_name(ready.machine)}; writes to {run.path}", err=True)
 
 
 def _with_way_on(error: BenchError, run: RunWriter, again: Sequence[str]) -> BenchError:

@@ -10,8 +10,8 @@ from typing import Any
 from bench import units
 from bench.config.sections import MEASURE_KEYS, SCHEMA, SHAPE_SIZES
 from bench.config.spec import SweepConfig
-from moe_impl.links import HOST_LINK, LOCAL, PACED_PRESETS
-from moe_impl.options import Link, LinkTime, SplitPolicy
+from moe_impl.links import COLLECTIVE, HOST_LINK, LOCAL, PACED_PRESETS
+from moe_impl.options import Attention, Link, LinkTime, SkewedRouting, SplitPolicy
 from moe_impl.shapes import PRESETS, ModelShape
 
 QUESTION = "Question:"
@@ -23,7 +23,7 @@ def dump_resolved(config: SweepConfig) -> str:
     lines += [f"schema: {SCHEMA}", "case:"]
     for axis in fields(config.case):
         values = getattr(config.case, axis.name)
-        if values == (None,):  # what it means depends on another axis
+        if values == (None,):  # no such key: there is none, or another axis decides
             continue
         lines.append(f"  {axis.name}:")
         for value in values:
@@ -43,6 +43,10 @@ def _value(value: Any) -> str:
         return _model(value)
     if isinstance(value, SplitPolicy):
         return f"{{{', '.join(f'{name}: {setting}' for name, setting in asdict(value).items())}}}"
+    if isinstance(value, Attention):
+        return f"{{context: {value.context}, phase: {value.phase}}}"
+    if isinstance(value, SkewedRouting):
+        return f"{{{value.kind}: {value.amount!r}, rank: {value.rank}}}"
     return _link(value) if isinstance(value, Link) else str(value)
 
 
@@ -56,7 +60,7 @@ def _model(model: ModelShape) -> str:
 
 
 def _link(link: Link) -> str:
-    if link in (LOCAL, HOST_LINK):
+    if link in (LOCAL, HOST_LINK, COLLECTIVE):
         return link.name
     alpha = _per_direction(link, lambda time: exact(time.alpha_s, units.TIME))
     bandwidth = _per_direction(link, lambda time: exact(time.bandwidth_bytes_per_s, units.RATE))

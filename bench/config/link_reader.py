@@ -7,7 +7,7 @@ from bench import units
 from bench.config.link_table import read_table
 from bench.config.nodes import Node, Problems
 from bench.config.readers import Key, Reader, choice, mapping, preset, quantity, whole_number
-from moe_impl.links import HOST_LINK, LOCAL, PACED_PRESETS
+from moe_impl.links import COLLECTIVE, HOST_LINK, LOCAL, PACED_PRESETS
 from moe_impl.options import Copies, Direction, Link, LinkTime
 from moe_impl.payload import PayloadDtype
 
@@ -51,7 +51,7 @@ _PACED_KEYS = {
     "copies": Key(choice(Copies)),
 }
 _REQUIRED = ", ".join(name for name, key in _PACED_KEYS.items() if key.required)
-_LINK_FORMS = f"local, host_link, {{paced: PRESET}}, {{paced: {{{_REQUIRED}}}}}, {{table: FILE.csv}}"
+_LINK_FORMS = f"local, host_link, collective, {{paced: PRESET}}, {{paced: {{{_REQUIRED}}}}}, {{table: FILE.csv}}"
 
 
 def read_paced(node: Node, path: str, problems: Problems) -> Link | None:
@@ -90,8 +90,8 @@ _LINK_KEYS = {"paced": Key(read_paced), "table": Key(read_table)}
 
 
 def read_link(node: Node, path: str, problems: Problems) -> Link | None:
-    """``local``, ``host_link``, ``{paced: ...}`` or ``{table: ...}``."""
-    for plain in (LOCAL, HOST_LINK):
+    """``local``, ``host_link``, ``collective``, ``{paced: ...}`` or ``{table: ...}``."""
+    for plain in (LOCAL, HOST_LINK, COLLECTIVE):
         if node.value == plain.name:
             return plain
     if not isinstance(node.value, dict):

@@ -4,6 +4,7 @@ from dataclasses import MISSING, fields
 from typing import Any, get_type_hints
 
 from bench import units
+from bench.config.attention import read_attention
 from bench.config.link_reader import read_link
 from bench.config.nodes import Node, Problems
 from bench.config.readers import (
@@ -18,10 +19,11 @@ from bench.config.readers import (
     quantity,
     whole_number,
 )
+from bench.config.routing import read_routing
 from bench.config.spec import CaseAxes, VariantSpec
 from bench.config.split import read_split
 from bench.measure.settings import MeasureSettings
-from moe_impl.options import Precision, RoutingKind, Variant
+from moe_impl.options import Precision, Variant
 from moe_impl.payload import PayloadDtype
 from moe_impl.shapes import PRESETS, ModelShape
 from moe_impl.support import MOST_UBATCHES
@@ -69,7 +71,8 @@ def read_case(node: Node, path: str, problems: Problems) -> CaseAxes | None:
         "tokens": whole_number(1),
         "precision": choice(Precision),
         "dispatch_dtype": choice(PayloadDtype),
-        "routing": choice(RoutingKind),
+        "routing": read_routing,
+        "attention": read_attention,
         "link": read_link,
         "seed": whole_number(0, MAX_SEED),
     }

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.measure.settings import MeasureSettings
-from moe_impl.options import Link, Precision, RoutingKind, Variant, default_experts
+from moe_impl.options import Attention, Link, Precision, RoutingKind, SkewedRouting, Variant, default_experts
 from moe_impl.payload import PayloadDtype
 from moe_impl.shapes import ModelShape
 
@@ -21,7 +21,9 @@ class CaseAxes:
     model: tuple[ModelShape, ...]
     ep_size: tuple[int, ...]
     layers: tuple[int, ...] = (1,)
-    routing: tuple[RoutingKind, ...] = ("model",)
+    routing: tuple[RoutingKind | SkewedRouting, ...] = ("model",)
+    attention: tuple[Attention | None, ...] = (None,)
+    """None: no attention. The shape is still open: it is each model's own."""
     link: tuple[Link, ...]
     seed: tuple[int, ...] = (0,)
     tokens: tuple[int, ...]

@@ -6,6 +6,7 @@ from typing import Any
 from bench.config.nodes import Node, Problems
 from bench.config.spec import CaseAxes
 from bench.measure.settings import MeasureSettings
+from moe_impl.attention_shapes import ATTENTION_SHAPES
 
 
 def refuse_impossible(root: Node, values: dict[str, Any], problems: Problems) -> None:
@@ -15,6 +16,8 @@ def refuse_impossible(root: Node, values: dict[str, Any], problems: Problems) ->
     """
     case = _child(root, "case")
     _ep_sizes(case, values["case"], problems)
+    _attention(case, values["case"], problems)
+    _ranks(case, values["case"], problems)
     if "variants" in values:
         _experts(_child(root, "variants"), values["case"], problems)
     if "measure" in values:
@@ -27,6 +30,25 @@ def _ep_sizes(case: Node, axes: CaseAxes, problems: Problems) -> None:
         if all(number % int(str(item.value)) for number in counts):
             experts = " or ".join(map(str, counts))
             problems.add(item, "case.ep_size", f"found {item.shown}, expected a divisor of {experts} experts")
+
+
+def _attention(case: Node, axes: CaseAxes, problems: Problems) -> None:
+    if axes.attention == (None,) or any(model.name in ATTENTION_SHAPES for model in axes.model):
+        return
+    allowed = ", ".join(ATTENTION_SHAPES)
+    text = f"needs a model whose attention is known, found {axes.model[0].name}, allowed: {allowed}"
+    problems.add(_child(case, "attention"), "case.attention", text)
+
+
+def _ranks(case: Node, axes: CaseAxes, problems: Problems) -> None:
+    """A skewed routing's rank that no listed ep_size has."""
+    assert isinstance(case.value, dict)
+    most = max(axes.ep_size)
+    for item in _items(case.value["routing"]) if "routing" in case.value else ():
+        rank = item.value["rank"] if isinstance(item.value, dict) and "rank" in item.value else None
+        if rank is not None and isinstance(rank.value, int) and rank.value >= most:
+            text = f"found {rank.shown}, expected at most {most - 1}: ep_size {most} has ranks 0..{most - 1}"
+            problems.add(rank, "case.routing.rank", text)
 
 
 def _experts(variants: Node, axes: CaseAxes, problems: Problems) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from statistics import median
+from typing import Protocol
 
 from bench.deciding import join, stats
 from bench.deciding.stats import Estimate
@@ -110,7 +111,16 @@ def compare_off_on(trials: Iterable[Trial], measure: MeasureSettings) -> list[Co
     return comparisons
 
 
-def decide(estimate: Estimate, measure: MeasureSettings) -> tuple[Verdict, tuple[Reason, ...]]:
+class Interval(Protocol):
+    """Of a ratio, above 1 for the better; None where there were too few passes for one."""
+
+    @property
+    def low(self) -> float | None: ...
+    @property
+    def high(self) -> float | None: ...
+
+
+def decide(estimate: Interval, measure: MeasureSettings) -> tuple[Verdict, tuple[Reason, ...]]:
     """The verdict of an interval: ``decide_beyond`` goes first, then ``same_within``."""
     low, high = estimate.low, estimate.high
     if low is None or high is None:

@@ -21,6 +21,11 @@ POWER = 0.8
 """How often an effect of the minimum detectable size would be told from none."""
 
 
+def confidence(passes: int) -> float:
+    """Of an interval over so many pass means, as a fraction."""
+    return CONFIDENCE_FEW if passes < FEW_PASSES else CONFIDENCE
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A speed-up, baseline time over candidate time: above 1 the candidate is faster."""
@@ -37,7 +42,7 @@ class Estimate:
     @property
     def confidence(self) -> float:
         """Of the interval ``low``..``high``, as a fraction."""
-        return CONFIDENCE_FEW if self.passes < FEW_PASSES else CONFIDENCE
+        return confidence(self.passes)
 
     @property
     def speedup(self) -> float:

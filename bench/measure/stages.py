@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 
+from bench.measure.peers import ALONE, Peers, slowest_of
 from bench.results import StageTimes
 from moe_impl.annotate import annotated, annotated_iteration
 from moe_impl.overlap.schedule import Op, Schedule
@@ -62,10 +63,10 @@ def stamps_for(device: torch.device, num_ops: int) -> Stamps:
     return HostStamps(num_ops)
 
 
-def stage_times(run: VariantRun, device: torch.device) -> StageTimes:
+def stage_times(run: VariantRun, device: torch.device, peers: Peers = ALONE) -> StageTimes:
     """Median duration of every op, and of the span from the first start to the last end, over a few iterations.
 
-    The iterations are annotated for a profiler that watches the process.
+    The iterations are annotated for a profiler that watches the process. Of several ranks: see :func:`over_ranks`.
     """
     schedule = run.schedule
     stamps = stamps_for(device, len(schedule.ops))
@@ -73,10 +74,12 @@ def stage_times(run: VariantRun, device: torch.device) -> StageTimes:
     spans: list[float] = []
     around = annotated(stamps.around)
     for _ in range(WARM_ITERATIONS):
+        peers.align()
         stamps.begin()
         run(stamps.around)
         stamps.spans_s()  # waits for the device
     for index in range(ITERATIONS):
+        peers.align()
         stamps.begin()
         with annotated_iteration(run.label, index):
             run(around)
@@ -84,7 +87,20 @@ def stage_times(run: VariantRun, device: torch.device) -> StageTimes:
         durations.append([end - start for start, end in stamped])
         spans.append(max(end for _, end in stamped) - min(start for start, _ in stamped))
     op_s = [median(times) for times in zip(*durations, strict=True)]
-    return StageTimes(median(spans), by_stage(schedule, op_s))
+    [span_s] = peers.slowest([median(spans)])
+    return StageTimes(span_s, by_stage(schedule, over_ranks(schedule, peers.gather(op_s))))
+
+
+def over_ranks(schedule: Schedule, of_ranks: list[list[float]]) -> list[float]:
+    """One time for every op, from each rank's: of compute the slowest rank's, of communication the fastest's.
+
+    All ranks must have come before a collective ends. The last to come waited for no one: its time is the transfer's,
+    and what the others waited is in that rank's compute already.
+    """
+    slowest_s, fastest_s = slowest_of(of_ranks), [min(values) for values in zip(*of_ranks, strict=True)]
+    return [
+        fastest_s[position] if op.lane == "comm" else slowest_s[position] for position, op in enumerate(schedule.ops)
+    ]
 
 
 def by_stage(schedule: Schedule, op_s: list[float]) -> dict[str, list[list[float]]]:

@@ -74,6 +74,7 @@ def _row(row: Row) -> dict[str, Any]:
         "flags": list(found.flags),
         "off_activations_bytes": row.off_activations_bytes,
         "on_activations_bytes": row.on_activations_bytes,
+        "traffic": None if row.traffic is None else asdict(row.traffic),
         "decomposition": None if row.decomposition is None else _decomposition(row.decomposition),
     }
 

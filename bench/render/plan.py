@@ -14,6 +14,7 @@ from rich.text import Text
 from bench import units
 from bench.filters import CASE_KEYS
 from bench.identity import variant_id
+from bench.naming import machine_name
 from bench.planning import Plan, PlannedCase
 from bench.render.fitting import Fitting
 
@@ -90,7 +91,7 @@ def counts(plan: Plan) -> str:
 def machine(plan: Plan) -> str:
     """``NVIDIA H100 80GB HBM3, 132 SMs, 79.6 GiB, torch 2.13.0, triton 3.9.0``."""
     found = plan.machine
-    parts = [found.name, units.format_bytes(found.memory_bytes)]
+    parts = [machine_name(found), units.format_bytes(found.memory_bytes)]
     parts += [f"{found.sm_count} SMs"] if found.sm_count else []
     parts += [f"torch {found.torch_version}"] if found.torch_version else []
     parts += [f"triton {found.triton_version}" if found.triton_version else "no triton"]
@@ -113,7 +114,7 @@ def _varying(plan: Plan) -> list[str]:
 def _common(plan: Plan) -> Iterator[str]:
     hidden = {"tokens", *_varying(plan)}
     first = plan.cases[0].case
-    yield ", ".join(f"{key} {read(first)}" for key, read in CASE_KEYS.items() if key not in hidden)
+    yield ", ".join(f"{key} {read(first)}" for key, read in CASE_KEYS.items() if key not in hidden and read(first))
 
 
 def _cases(plan: Plan) -> Iterator[RenderableType]:

@@ -1,15 +1,27 @@
 """Sentences that every output shares: headline, answers, captions, noise. Text from the model; decides nothing."""
 
 from collections.abc import Iterable
+from typing import Protocol
 
 from bench import units
 from bench.deciding.break_even import BreakEven, Kind
 from bench.deciding.compare import Verdict
+from bench.measure.settings import MeasureSettings
+from bench.naming import machine_name
 from bench.render import words
 from bench.report_model import NotTimed, ReportModel, Section
-from moe_impl.options import Variant
+from moe_impl.options import Machine, Variant
 
 CPU_BANNER = "Functional check on a CPU, no performance claim."
+
+
+class Measured(Protocol):
+    """What one run and a pair of runs both tell."""
+
+    @property
+    def machines(self) -> tuple[Machine, ...]: ...
+    @property
+    def measure(self) -> MeasureSettings: ...
 
 
 def headline(model: ReportModel) -> str:
@@ -40,7 +52,11 @@ def checks(model: ReportModel) -> str:
         return "No oracle check was made."
     largest = "not finite" if found.largest_error is None else f"{found.largest_error:.2g}"
     tolerance = " or ".join(f"{value:g}" for value in found.tolerances)
-    return f"{_checks_passed(model)}, largest relative error {largest}, tolerance {tolerance}."
+    said = f"{_checks_passed(model)}, largest relative error {largest}, tolerance {tolerance}."
+    if not found.disturbed:
+        return said
+    spread = f"differed by up to {found.largest_spread:.1e}" if found.largest_spread else "were the same to the bit"
+    return f"{said} Overlapped outputs {spread} over {found.disturbed_runs} more runs with random host delays."
 
 
 def coverage(model: ReportModel) -> list[str]:
@@ -179,6 +195,20 @@ def labels(section: Section) -> list[str]:
     return list(map(said, section.labels))
 
 
+def imbalance(section: Section) -> list[str]:
+    """A line where ranks receive unlike shares: ``Routing zipf-1-hottest: rank 3 receives 1.8x the mean ...``."""
+    known = [row.traffic for row in section.rows if row.traffic is not None and row.traffic.rank_rows]
+    if not known:
+        return []
+    ranks = " or ".join(dict.fromkeys(str(traffic.rank) for traffic in known))
+    rows = words.factors([traffic.rows_over_mean for traffic in known])
+    most = words.factors([traffic.rank_imbalance for traffic in known])
+    busiest = [traffic.expert_imbalance for traffic in known if traffic.expert_imbalance is not None]
+    pairs = f", its busiest expert {words.factors(busiest)} the mean expert's pairs" if busiest else ""
+    routing = section.series.workload.routing
+    return [f"Routing {routing}: rank {ranks} receives {rows} the mean rank's rows (any rank at most {most}){pairs}."]
+
+
 def doubts(section: Section) -> list[str]:
     """One line a kind of doubt, told by the words before its colon; the figures after it are in the results."""
     found: dict[str, list[int]] = {}
@@ -198,7 +228,7 @@ def noise(model: ReportModel) -> str:
     )
 
 
-def rule(model: ReportModel) -> str:
+def rule(model: Measured) -> str:
     """How verdicts were reached."""
     settings = model.measure
     return (
@@ -207,11 +237,11 @@ def rule(model: ReportModel) -> str:
     )
 
 
-def machine(model: ReportModel) -> str:
+def machine(model: Measured) -> str:
     """``NVIDIA H100 80GB HBM3, 132 SMs, torch 2.13.0``."""
     texts = []
     for found in model.machines:
-        parts = [found.name, *([f"{found.sm_count} SMs"] if found.sm_count else [])]
+        parts = [machine_name(found), *([f"{found.sm_count} SMs"] if found.sm_count else [])]
         texts.append(", ".join([*parts, *([f"torch {found.torch_version}"] if found.torch_version else [])]))
     return "; ".join(texts)
 

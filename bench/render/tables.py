@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from bench.deciding import facts
 from bench.deciding.decompose import Bounds, Decomposition, LaneTimes
 from bench.render import sentences, words
 from bench.report_model import ReportModel, Row, Section
@@ -85,6 +86,7 @@ def decision(section: Section) -> Table:
         (
             sentences.break_even(section.break_even),
             *sentences.undecided(section),
+            *sentences.imbalance(section),
             *sentences.doubts(section),
             sentences.caption(section),
         ),
@@ -194,12 +196,5 @@ def of(section: Section) -> list[Table]:
 
 def environment(model: ReportModel) -> Table:
     """Every recorded fact, nested ones as dotted keys."""
-
-    def flat(prefix: str, value: object) -> Iterable[tuple[str, str]]:
-        if isinstance(value, dict) and value:
-            for key, item in value.items():
-                yield from flat(f"{prefix}.{key}" if prefix else str(key), item)
-        else:
-            yield prefix, "unknown" if value is None else str(value)
-
-    return Table("What was recorded", ("fact", "value"), tuple(flat("", model.environment)), of_words=True)
+    told = tuple((name, words.fact(value)) for name, value in facts.flat(model.environment).items())
+    return Table("What was recorded", ("fact", "value"), told, of_words=True)

@@ -37,35 +37,38 @@ def summary(model: ReportModel) -> RenderableType:
         parts += [Padding(Text(sentences.answer(section, model)), (0, 0, 0, 2)) for section in others]
     parts += [Text(line) for line in sentences.alone(model)]
     for section in model.sections:
-        parts += ["", Text(words.series(section.series), style="bold"), *_table(tables.decision(section))]
+        parts += ["", Text(words.series(section.series), style="bold"), *table(tables.decision(section))]
     parts += ["", Text(sentences.rule(model)), Text(sentences.noise(model)), Text(sentences.checks(model))]
-    parts += _listed(f"Failed: {len(model.failures)}", sentences.not_timed_together(model.failures), "red")
-    parts += _listed(f"Skipped: {len(model.skips)}", sentences.not_timed_together(model.skips), "dim")
+    parts += listed(f"Failed: {len(model.failures)}", sentences.not_timed_together(model.failures), "red")
+    parts += listed(f"Skipped: {len(model.skips)}", sentences.not_timed_together(model.skips), "dim")
     return Group(*parts)
 
 
-def _table(table: tables.Table) -> list[RenderableType]:
+def table(cells: tables.Table) -> list[RenderableType]:
+    """A table with its notes below."""
+
     def draw(columns: int) -> RichTable:
         drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0, header_style="bold")
-        for header in table.headers[:columns]:
+        for header in cells.headers[:columns]:
             left = header == "verdict"
             # Only headers may fold: a number broken over two lines is misread.
             drawn.add_column(
                 FOLDED.get(header, header.replace(" ", "\n")), justify="left" if left else "right", no_wrap=True
             )
-        for row in table.rows:
+        for row in cells.rows:
             drawn.add_row(*map(_coloured, row[:columns]))
         return drawn
 
-    notes = [Padding(Text(note, style="" if i == 0 else "dim"), (0, 0, 0, 2)) for i, note in enumerate(table.notes)]
-    return [Fitting(draw, table.headers), *notes]
+    notes = [Padding(Text(note, style="" if i == 0 else "dim"), (0, 0, 0, 2)) for i, note in enumerate(cells.notes)]
+    return [Fitting(draw, cells.headers), *notes]
 
 
 def _coloured(cell: str) -> Text | str:
     return Text(cell, style=STYLES[Verdict(cell)]) if cell in set(Verdict) else cell
 
 
-def _listed(title: str, lines: list[str], style: str) -> list[RenderableType]:
+def listed(title: str, lines: list[str], style: str) -> list[RenderableType]:
+    """A title over its lines, MOST_LISTED at most; nothing without lines."""
     if not lines:
         return []
     shown = [Padding(Text(line, style=style), (0, 0, 0, 2)) for line in lines[:MOST_LISTED]]

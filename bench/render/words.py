@@ -1,5 +1,6 @@
 """Names and quantities as every output writes them."""
 
+from collections.abc import Collection
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -43,18 +44,33 @@ def ratio(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:.2f}"
 
 
+def factors(values: Collection[float]) -> str:
+    """``1.8x``, or the range ``1.8x to 2.1x`` of several."""
+    ends = dict.fromkeys(f"{value:.2g}x" for value in (min(values), max(values)))
+    return " to ".join(ends)
+
+
 def size(num_bytes: int | None) -> str:
     return UNKNOWN if num_bytes is None else units.format_bytes(num_bytes)
 
 
 def speedup(comparison: Comparison) -> str:
     """``1.210x [1.203, 1.217]``."""
-    if comparison.speedup is None:
+    return factor(comparison.speedup, comparison.low, comparison.high)
+
+
+def factor(value: float | None, low: float | None, high: float | None) -> str:
+    """A ratio and its interval; without one where there is none."""
+    if value is None:
         return UNKNOWN
-    if comparison.low is None or comparison.high is None:
-        return f"{comparison.speedup:.3f}x"
-    high = f"{comparison.high:.3f}" if comparison.high < MOST else f">{MOST:.0f}"
-    return f"{comparison.speedup:.3f}x [{comparison.low:.3f}, {high}]"
+    if low is None or high is None:
+        return f"{value:.3f}x"
+    return f"{value:.3f}x [{low:.3f}, {f'{high:.3f}' if high < MOST else f'>{MOST:.0f}'}]"
+
+
+def fact(value: object) -> str:
+    """A recorded value; None is one that nobody knows."""
+    return "unknown" if value is None else str(value)
 
 
 def link(value: Link) -> str:

@@ -43,6 +43,8 @@ class Job:
     measure: MeasureSettings
     device: Literal["cuda", "cpu"]
     progress_path: str
+    ranks: int = 1
+    """Processes that run it together, one a rank."""
 
 
 @dataclass(frozen=True)

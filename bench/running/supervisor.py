@@ -100,7 +100,8 @@ class _Pass:
     def _run_worker(self) -> str:
         """Let one worker do what it can of what is left. Returns how it ended."""
         jobs = tuple(JobCase(case, self.settled.of(case, self.index)) for case in self.left.values())
-        job = Job(self.index, jobs, self.sweep.measure, self.sweep.machine.device, str(self.progress))
+        machine = self.sweep.machine
+        job = Job(self.index, jobs, self.sweep.measure, machine.device, str(self.progress), machine.ranks)
         progress_file.reset(self.progress)
         with Worker(self.sweep.command, job, self.sweep.run.folder.worker_log_path) as worker:
             self._await_ready(worker)

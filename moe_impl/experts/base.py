@@ -75,6 +75,18 @@ def backend(name: ExpertsName, precision: Precision, pairs_per_token: float) -> 
             from moe_impl.experts.triton_backend import TritonExperts
 
             return TritonExperts(pairs_per_token)
+        case "triton", "nvfp4":
+            from moe_impl.experts.triton_w4a4 import TritonW4A4Experts
+
+            return TritonW4A4Experts(pairs_per_token)
+        case "torch", "nvfp4":
+            from moe_impl.experts.torch_w4a4 import TorchW4A4Experts
+
+            return TorchW4A4Experts()
+        case "torch", "fp8":
+            from moe_impl.experts.fp8_backend import TorchFp8Experts
+
+            return TorchFp8Experts()
         case "torch", "bf16" | "nvfp4-w4a16":
             from moe_impl.experts.torch_backend import TorchExperts
 

@@ -44,6 +44,12 @@ def grouped_mm(x_PK: Tensor, weights_LNK: Tensor, ends_L: Tensor) -> Tensor:
     return out
 
 
+def of_pairs(scale_L: Tensor, ends_L: Tensor) -> Tensor:
+    """Each expert's scale for each of its packed pairs, on a CPU: float32 [P, 1]."""
+    expert_P = torch.searchsorted(ends_L, torch.arange(int(ends_L[-1]), dtype=torch.int32), right=True)
+    return scale_L[expert_P, None]
+
+
 def silu_mul(gate_up: Tensor, ends_L: Tensor, scales: tuple[Tensor, Tensor] | None) -> Tensor:
     """silu(s * gate) * (s * up) * o, as ``kernels.silu_mul`` documents it."""
     if not gate_up.is_cuda:
@@ -59,8 +65,7 @@ def silu_mul_plain(gate_up: Tensor, ends_L: Tensor, scales: tuple[Tensor, Tensor
     h = gate_up.new_empty(gate_up.shape[0], gate_up.shape[1] // 2)
     gate, up = gate_up[:used].float().chunk(2, -1)
     if scales is not None:
-        expert_P = torch.searchsorted(ends_L, torch.arange(used, dtype=torch.int32), right=True)
-        in_scale, out_scale = (scale[expert_P, None] for scale in scales)
+        in_scale, out_scale = (of_pairs(scale, ends_L) for scale in scales)
         gate, up = gate * in_scale, up * (in_scale * out_scale)
     h[:used] = (F.silu(gate) * up).to(h.dtype)
     return h

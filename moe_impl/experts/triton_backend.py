@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from moe_impl.experts.permute import GathersRows
 from moe_impl.kernels.nvfp4_grouped_gemm import RepackedWeights, Tile, nvfp4_grouped_gemm, repack, tile_for
 from moe_impl.kernels.silu_mul import silu_mul
@@ -33,14 +35,18 @@ class TritonExperts(GathersRows):
     def prepare(self, weights: LayerWeights) -> PackedExperts:
         return PackedExperts(repack(weights.w13), repack(weights.w2))
 
+    def _multiply(self, x_PK: Tensor, weights: RepackedWeights, state: UbatchState) -> Tensor:
+        pairs = state.pairs
+        return nvfp4_grouped_gemm(x_PK, weights, pairs.ends_L, self._tile(state), pairs.expert_stride)
+
     def gemm1(self, prepared: PackedExperts, state: UbatchState) -> None:
-        state.gate_up_PJ = nvfp4_grouped_gemm(state.permuted_PH, prepared.w13, state.pairs.ends_L, self._tile(state))
+        state.gate_up_PJ = self._multiply(state.permuted_PH, prepared.w13, state)
         state.permuted_PH = None
 
     def silu_mul(self, prepared: PackedExperts, state: UbatchState) -> None:
-        state.h_PI = silu_mul(state.gate_up_PJ, state.pairs.ends_L)
+        state.h_PI = silu_mul(state.gate_up_PJ, state.pairs.ends_L, expert_stride=state.pairs.expert_stride)
         state.gate_up_PJ = None
 
     def gemm2(self, prepared: PackedExperts, state: UbatchState) -> None:
-        state.outputs_PH = nvfp4_grouped_gemm(state.h_PI, prepared.w2, state.pairs.ends_L, self._tile(state))
+        state.outputs_PH = self._multiply(state.h_PI, prepared.w2, state)
         state.h_PI = None

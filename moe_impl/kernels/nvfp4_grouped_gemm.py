@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from moe_impl.kernels.launch import check, row_block, sm_count
+from moe_impl.kernels.pair_places import pair_spans
 from moe_impl.nvfp4 import NvFp4Tensor
 
 TILES_PER_SM = 64
@@ -99,17 +100,15 @@ def expand(bits, scales, shift: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.cons
 
 @triton.jit
 def nvfp4_grouped_gemm_kernel(
-    x, codes, scales, global_scale, ends_L, out, N, K,
+    x, codes, scales, global_scale, ends_L, out, N, K, expert_stride,
     L: tl.constexpr, EXPERTS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    GROUP: tl.constexpr, ARITHMETIC: tl.constexpr, UNSHIFT: tl.constexpr,
+    GROUP: tl.constexpr, ARITHMETIC: tl.constexpr, UNSHIFT: tl.constexpr, PER_EXPERT: tl.constexpr,
 ):  # fmt: skip
     HALF: tl.constexpr = BLOCK_K // 2
     GROUPS: tl.constexpr = HALF // 16
     lanes = tl.arange(0, EXPERTS)
-    ends = tl.load(ends_L + lanes, mask=lanes < L, other=0)
-    starts = tl.load(ends_L + lanes - 1, mask=(lanes > 0) & (lanes < L), other=0)
-    counts = tl.where(lanes < L, ends - starts, 0)
-    tile_ends = tl.cumsum((counts + BLOCK_M - 1) // BLOCK_M, 0)
+    starts, ends = pair_spans(ends_L, expert_stride, L, EXPERTS, PER_EXPERT)
+    tile_ends = tl.cumsum((ends - starts + BLOCK_M - 1) // BLOCK_M, 0)
     m_tiles = tl.max(tile_ends)
     n_tiles = tl.cdiv(N, BLOCK_N)
     for tile in range(tl.program_id(0), m_tiles * n_tiles, tl.num_programs(0)):
@@ -169,16 +168,19 @@ def tile_for(pairs_per_expert: float) -> Tile:
     return Tile(64, 128, 4, 3) if pairs_per_expert > 32 else Tile(32, 128, 4, 4)
 
 
-def nvfp4_grouped_gemm(x_PK: Tensor, weights: RepackedWeights, ends_L: Tensor, tile: Tile) -> Tensor:
+def nvfp4_grouped_gemm(
+    x_PK: Tensor, weights: RepackedWeights, ends_L: Tensor, tile: Tile, expert_stride: int | None = None
+) -> Tensor:
     """out[p] = bf16(global_scale[e] * (x[p] @ (e2m1 * e4m3)[e]^T)) for the pairs p of each expert e.
 
     Args:
-        x_PK: bf16 [P', K], read below the last end only.
+        x_PK: bf16 [P', K], read up to the experts' ends only.
         ends_L: int32 [L], ends of the experts' pairs, on the device.
         tile: see :func:`tile_for`.
+        expert_stride: where expert e's pairs begin, times e; None: they are packed.
 
     Returns:
-        bf16 [P', N], undefined past the last pair.
+        bf16 [P', N], undefined past the ends.
     """
     experts, blocks, N, half = weights.codes.shape
     K = x_PK.shape[1]
@@ -191,8 +193,8 @@ def nvfp4_grouped_gemm(x_PK: Tensor, weights: RepackedWeights, ends_L: Tensor, t
     # The interpreter has no bf16 arithmetic; the products are exact in either type.
     arithmetic = tl.bfloat16 if x_PK.is_cuda else tl.float32
     nvfp4_grouped_gemm_kernel[grid](
-        x_PK, weights.codes, weights.scales, weights.global_scale, ends_L, out, N, K,
+        x_PK, weights.codes, weights.scales, weights.global_scale, ends_L, out, N, K, expert_stride or 0,
         experts, row_block(experts), tile.block_m, tile.block_n, weights.block_k, 8, arithmetic, 2.0**SCALE_SHIFT,
-        num_warps=tile.num_warps, num_stages=tile.num_stages,
+        expert_stride is not None, num_warps=tile.num_warps, num_stages=tile.num_stages,
     )  # fmt: skip
     return out

@@ -1,4 +1,4 @@
-"""Where the counted pairs lie in either worst-case layout, for kernels that loop over pairs with the counts on the device.
+"""Where the counted pairs lie in either worst-case layout: for kernels that loop over pairs, no host wait.
 
 Packed pairs follow one another, so the i-th pair is at place i. In layout ``per_expert`` expert e's pairs begin at
 e * expert_stride, and a kernel looks the i-th one up.

@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 
 from moe_impl.kernels.launch import row_block
+from moe_impl.options import WorstCaseLayout
 from moe_impl.rows import Pairs, ReceivedRows
 
 SLOTS = 256
@@ -32,31 +33,43 @@ def count_kernel(
 
 @triton.jit
 def place_kernel(
-    experts, count, ends_LB, row_P, pair_MK, blocks, K: tl.constexpr, SLOTS: tl.constexpr, EXPERTS: tl.constexpr
-):
+    experts, count, ends_LB, ends_L, row_P, pair_MK, blocks, expert_stride,
+    K: tl.constexpr, L: tl.constexpr, SLOTS: tl.constexpr, EXPERTS: tl.constexpr,
+):  # fmt: skip
     pid = tl.program_id(0)
+    if pid == 0:
+        lanes = tl.arange(0, EXPERTS)
+        last = tl.load(ends_LB + lanes * blocks + blocks - 1, mask=lanes < L, other=0)
+        tl.store(ends_L + lanes, last + lanes * expert_stride, mask=lanes < L)
     slots, present, expert, flags = _flags(experts, count, pid, K, SLOTS, EXPERTS)
     here = present & (expert >= 0)
     # Rank among this block's slots of the same expert, counted from the end of the block's share.
     after = tl.sum(flags * (tl.sum(flags, 0)[None, :] - tl.cumsum(flags, 0)), 1)
     end = tl.load(ends_LB + expert * blocks + pid, mask=here, other=0)
-    pair = end - 1 - after
+    pair = end - 1 - after + expert * expert_stride
     tl.store(row_P + pair, slots // K, mask=here)
     tl.store(pair_MK + slots, tl.where(here, pair, -1), mask=present)
 
 
-def sort_pairs(rows: ReceivedRows, local_experts: int) -> Pairs:
+def sort_pairs(rows: ReceivedRows, local_experts: int, layout: WorstCaseLayout = "packed") -> Pairs:
     """See :func:`moe_impl.rows.plan_pairs`: the same result, bit for bit, in two small kernels and a cumsum."""
     capacity, K = rows.experts_MK.shape
     blocks = triton.cdiv(capacity * K, SLOTS)
     device = rows.experts_MK.device
+    expert_stride = capacity if layout == "per_expert" else None
     if capacity == 0:
-        return Pairs(torch.zeros(local_experts, dtype=torch.int32, device=device), rows.num_rows[:0], rows.experts_MK)
+        ends_L = torch.zeros(local_experts, dtype=torch.int32, device=device)
+        return Pairs(ends_L, rows.num_rows[:0], rows.experts_MK, expert_stride)
     experts = row_block(local_experts)
     counts_LB = torch.empty(local_experts, blocks, dtype=torch.int32, device=device)
     count_kernel[(blocks,)](rows.experts_MK, rows.num_rows, counts_LB, blocks, K, local_experts, SLOTS, experts)
-    ends_LB = counts_LB.flatten().cumsum(0, dtype=torch.int32)
-    row_P = torch.empty(rows.pairs_capacity(local_experts), dtype=torch.int32, device=device)
+    # Ends within an expert's own places, or of all pairs before.
+    ends_LB = (counts_LB.flatten() if expert_stride is None else counts_LB).cumsum(-1, dtype=torch.int32)
+    ends_L = torch.empty(local_experts, dtype=torch.int32, device=device)
+    row_P = torch.empty(rows.pairs_capacity(local_experts, layout), dtype=torch.int32, device=device)
     pair_MK = torch.empty(capacity, K, dtype=torch.int32, device=device)
-    place_kernel[(blocks,)](rows.experts_MK, rows.num_rows, ends_LB, row_P, pair_MK, blocks, K, SLOTS, experts)
-    return Pairs(ends_LB.view(local_experts, blocks)[:, -1].contiguous(), row_P, pair_MK)
+    place_kernel[(blocks,)](
+        rows.experts_MK, rows.num_rows, ends_LB, ends_L, row_P, pair_MK, blocks, expert_stride or 0,
+        K, local_experts, SLOTS, experts,
+    )  # fmt: skip
+    return Pairs(ends_L, row_P, pair_MK, expert_stride)

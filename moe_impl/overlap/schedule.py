@@ -23,7 +23,8 @@ def chain(workload: Workload) -> tuple[Stage, ...]:
         left_out.add(Stage.QUANTIZE)
     if not workload.model.shared_experts:
         left_out.add(Stage.SHARED)
-    left_out.add(Stage.ATTENTION)
+    if workload.attention is None:
+        left_out.add(Stage.ATTENTION)
     stages = [stage for stage in Stage if stage not in left_out]
     if workload.quantizes and workload.dispatch_dtype == "bf16":
         stages.remove(Stage.QUANTIZE)

@@ -6,12 +6,11 @@ from torch import Tensor
 
 from moe_impl.options import Direction, Link, Workload
 from moe_impl.rows import SentRows
+from moe_impl.transport.clones import Clones
 
 
-class LocalCpu:
+class LocalCpu(Clones):
     """See :class:`moe_impl.transport.base.Transport`."""
-
-    host_sized = False
 
     def dispatch(self, sent_TB: Tensor, rows: SentRows, received_MB: Tensor) -> None:
         used = int(rows.num_rows)

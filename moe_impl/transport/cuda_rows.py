@@ -7,12 +7,11 @@ from moe_impl.kernels.move_rows import move_rows
 from moe_impl.kernels.paced_link import new_state, paced_move
 from moe_impl.options import Direction, Link, Workload
 from moe_impl.rows import SentRows
+from moe_impl.transport.clones import Clones
 
 
-class LocalCuda:
+class LocalCuda(Clones):
     """See :class:`moe_impl.transport.base.Transport`."""
-
-    host_sized = False
 
     def dispatch(self, sent_TB: Tensor, rows: SentRows, received_MB: Tensor) -> None:
         move_rows(words(sent_TB), words(received_MB), rows.num_rows, rows.token_M)
@@ -21,10 +20,8 @@ class LocalCuda:
         move_rows(partial_MH, returned_MH, rows.num_rows)
 
 
-class PacedCuda:
+class PacedCuda(Clones):
     """One link resource in device memory, shared by both directions: this rank's port."""
-
-    host_sized = False
 
     def __init__(self, link: Link, workload: Workload, device: torch.device) -> None:
         self._link, self._workload = link, workload

@@ -14,10 +14,11 @@ from torch import Tensor
 from moe_impl.kernels.move_rows import move_rows
 from moe_impl.rows import SentRows
 from moe_impl.transport.chunks import MOST_CHUNK_BYTES, SLOTS, chunks
+from moe_impl.transport.clones import Clones
 from moe_impl.transport.cuda_rows import words
 
 
-class HostLink:
+class HostLink(Clones):
     """One transfer at a time; it holds both engines. See :class:`moe_impl.transport.base.Transport`.
 
     Two streams of its own, one an engine, wait for the current stream before the first chunk, and it waits for them

@@ -10,7 +10,7 @@ from bench import config
 from bench.config import VariantSpec
 from bench.errors import BenchError, Exit
 from bench.measure.settings import MeasureSettings
-from moe_impl.links import HOST_LINK, LOCAL, PACED_PRESETS
+from moe_impl.links import COLLECTIVE, HOST_LINK, LOCAL, PACED_PRESETS
 from moe_impl.options import LinkTime, SplitPolicy
 from moe_impl.shapes import PRESETS
 
@@ -36,11 +36,11 @@ variants:
 measure: {passes: 2, round_min: 0.5 s}
 """
 SIZES = "hidden_size, intermediate_size, num_experts, top_k"
-CASE_KEYS = "model, ep_size, layers, tokens, precision, dispatch_dtype, routing, link, seed"
+CASE_KEYS = "model, ep_size, layers, tokens, precision, dispatch_dtype, routing, attention, link, seed"
 VARIANT_KEYS = "experts, engine, split_factor, split, receive, launch, order, max_tokens_per_rank, worst_case_layout"
 MEASURE_KEYS = "passes, rounds, round_min, warm_up, decide_beyond, same_within, case_limit"
 TIME = "expected a time such as 15 us (units: ns, us, ms, s, min)"
-LINKS = "local, host_link, {paced: PRESET}, {paced: {alpha, bandwidth, comm_sms}}, {table: FILE.csv}"
+LINKS = "local, host_link, collective, {paced: PRESET}, {paced: {alpha, bandwidth, comm_sms}}, {table: FILE.csv}"
 
 # (a line of GOOD, what a user wrote instead, the one message)
 MISTAKES = [
@@ -73,7 +73,7 @@ MISTAKES = [
     ("passes: 2", "same_within: 0.1 %", "17:11: measure.same_within: decide_beyond 0.20% is above same_within 0.10%, expected at most that"),
     ("layers: 2", "lyaers: 2", "9:3: case: unknown key lyaers, did you mean layers? allowed: " + CASE_KEYS),
     ("layers: 2", "layers: 2\n  layers: 3", "10:3: duplicate key layers, first given on line 9"),
-    ("layers: 2", "attention: {context: 4096}", "9:3: case: unknown key attention, allowed: " + CASE_KEYS),
+    ("layers: 2", "weights: {file: w.safetensors}", "9:3: case: unknown key weights, allowed: " + CASE_KEYS),
     ("layers: 2", "<<: {layers: 2}", "9:3: case: unknown key <<, allowed: " + CASE_KEYS),
     ("[16, 64]", "0", "10:3: case.tokens: found 0, expected a whole number >= 1"),
     ("[16, 64]", "[16, 0]", "10:16: case.tokens: found 0, expected a whole number >= 1"),
@@ -84,8 +84,8 @@ MISTAKES = [
     ("bf16", "int4", "11:3: case.precision: found int4, allowed: bf16, fp8, nvfp4-w4a16, nvfp4"),
     ("bf16", "bf61", "11:3: case.precision: found bf61, did you mean bf16? allowed: bf16, fp8, nvfp4-w4a16, nvfp4"),
     ("bf16", "!precision bf16", "11:3: tags are not allowed, found !precision"),
-    ("routing: model", "routing: {zipf: 1.0}", "12:3: case.routing: found a mapping, allowed: model, uniform"),
-    ("link: local", "link: collective", "13:3: case.link: found collective, allowed: " + LINKS),
+    ("routing: model", "routing: skewed", "12:3: case.routing: found skewed, allowed: model, uniform, {zipf: S}, {hotspot: SHARE}"),
+    ("link: local", "link: nvlink", "13:3: case.link: found nvlink, allowed: " + LINKS),
     ("link: local", "link: {paced: h800-nvlink-ep9}", "13:10: case.link.paced: unknown link preset h800-nvlink-ep9, did you mean h800-nvlink-ep8? allowed: " + ", ".join(PACED_PRESETS) + ", or {alpha, bandwidth, comm_sms}"),
     ("link: local", "link: {paced: {alpha: .nan, bandwidth: 1 GB/s, comm_sms: 1}}", "13:18: case.link.paced.alpha: found .nan, expected a time with its unit, such as 15 us (units: ns, us, ms, s, min)"),
     ("link: local", "link: {paced: {alpha: 15, bandwidth: 1 GB/s, comm_sms: 1}}", "13:18: case.link.paced.alpha: found 15, no unit, " + TIME),
@@ -213,7 +213,8 @@ def test_a_sweep_file_is_read_into_resolved_axes():
     assert sweep.case.model == (PRESETS["deepseek-v3"],)
     assert sweep.case.tokens == (16, 64)
     assert sweep.case.link == (LOCAL,)
-    assert config.parse(GOOD.replace("link: local", "link: host_link"), "x.yaml").case.link == (HOST_LINK,)
+    for link in (HOST_LINK, COLLECTIVE):
+        assert config.parse(GOOD.replace("link: local", f"link: {link.name}"), "x.yaml").case.link == (link,)
     assert sweep.variants == (VariantSpec((("engine", ("streams",)), ("split_factor", (2,)))),)
     assert sweep.measure == MeasureSettings(passes=2)
 
@@ -274,6 +275,7 @@ def test_every_case_key_may_be_a_list():
         ("layers: 2", "layers: [1, 2]"),
         ("bf16", "[bf16, nvfp4-w4a16]"),
         ("routing: model", "routing: [model, uniform]\n  dispatch_dtype: [bf16, fp8]"),
+        ("link: local", "attention: [{context: 8}, {context: 9}]\n  link: local"),
         ("local", "[local, {paced: h800-nvlink-ep8}]"),
         ("seed: 0", "seed: [0, 1]"),
     ]:
@@ -286,7 +288,7 @@ ODD = GOOD.replace(
     "deepseek-v3", "[deepseek-v3, {hidden_size: 64, intermediate_size: 64, num_experts: 8, top_k: 1}]"
 ).replace(
     "link: local",
-    "link: [local, {paced: hopper-nvlink-ep8}, {paced: {alpha: 0.1 us, bandwidth: 0.333333333333333333 GB/s, comm_sms: 3}},"
+    "link: [local, host_link, collective, {paced: hopper-nvlink-ep8}, {paced: {alpha: 0.1 us, bandwidth: 0.333333333333333333 GB/s, comm_sms: 3}},"
     " {paced: hopper-cx7-ep16}, {paced: {alpha: {dispatch: 1 us, combine: {fp8: 2 us, bf16: 0 s}}, bandwidth: 3 GB/s,"
     " comm_sms: 3, copies: node}}]",
 )

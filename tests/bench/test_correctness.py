@@ -36,6 +36,15 @@ def test_rows_closer_than_a_bf16_step_do_not_make_a_ratio() -> None:
     assert errors(actual, EXPECTED).within(TOLERANCE["bf16"])
 
 
+def test_a_flipped_code_in_a_short_row_makes_no_ratio_in_w4a4_and_a_wrong_row_does() -> None:
+    actual = EXPECTED * 1.002
+    actual[3] *= 1.15
+    assert not errors(actual, EXPECTED).within(TOLERANCE["nvfp4"])
+    assert errors(actual, EXPECTED, "nvfp4").within(TOLERANCE["nvfp4"])
+    actual[3] = -EXPECTED[3]
+    assert errors(actual, EXPECTED, "nvfp4").row_ratio > ROW_RATIO_LIMIT
+
+
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
 def test_a_value_that_is_no_number_is_never_within(poison: float) -> None:
     actual = EXPECTED.clone()

@@ -11,7 +11,7 @@ from small_sweep import small_case
 from bench.cases import with_companions
 from bench.identity import variant_id
 from bench.results import Measurement, Status
-from moe_impl.options import SplitPolicy
+from moe_impl.options import SkewedRouting, SplitPolicy
 from moe_impl.support import TBO_OFF
 
 
@@ -61,6 +61,25 @@ def test_the_traffic_is_that_of_the_true_routing(one_pass: Pass) -> None:
     assert traffic is not None
     assert 16 <= traffic.rows <= 32  # top 2: one or two ranks a token
     assert 16 * 2 / 2 <= traffic.busiest_expert_pairs <= 32  # two local experts share 32 pairs
+    assert sum(traffic.expert_pairs) == 2 * 32, "two layers; clones send each other what they keep"
+    assert traffic.expert_imbalance is not None
+    assert 1 <= traffic.expert_imbalance <= 2
+    assert (traffic.rank, traffic.rank_rows, traffic.rank_imbalance) == (None, (), 1.0)
+
+
+def test_the_traffic_of_a_skewed_routing_is_that_of_the_rank_played(one_pass: Pass) -> None:
+    case = small_case(tokens=16)
+    trial = one_pass.run(replace(case, workload=replace(case.workload, routing=SkewedRouting("hotspot", 1.0, 2))))
+    assert [m.status for m in trial.measurements] == [Status.OK] * 3
+    assert all("skewed routing: plays rank 2" in m.labels for m in trial.measurements)
+    traffic = trial.traffic
+    assert traffic is not None
+    assert traffic.rank == 2
+    assert len(traffic.rank_rows) == 4
+    assert traffic.rows == traffic.rank_rows[2]
+    assert traffic.rank_imbalance == max(traffic.rank_rows) * 4 / sum(traffic.rank_rows) > 1
+    assert len(traffic.expert_pairs) == 2
+    assert max(traffic.expert_pairs) >= traffic.busiest_expert_pairs
 
 
 def test_everything_is_announced_before_it_begins(one_pass: Pass) -> None:

@@ -19,9 +19,9 @@ from bench.deciding.break_even import Kind
 from bench.errors import BenchError
 from bench.render import document, files, html, markdown, plots, sentences, tables, terminal, words
 from bench.report_model import ReportModel
-from bench.results import PERTURBED, Measurement, Status
+from bench.results import PERTURBED, Measurement, Status, Traffic
 from moe_impl.links import LOCAL
-from moe_impl.options import Workload
+from moe_impl.options import SkewedRouting, Workload
 from moe_impl.support import BF16_TRAFFIC, CPU_ONLY, EMULATED, MODELLED_COMM
 
 SNAPSHOT = Path(__file__).parents[1] / "data" / "report_synthetic.md"
@@ -67,6 +67,30 @@ def test_the_first_line_is_the_verdict(model: ReportModel) -> None:
 
 def test_the_markdown_report_is_as_reviewed(model: ReportModel) -> None:
     assert markdown.page(model) == SNAPSHOT.read_text(encoding="utf-8")
+
+
+def test_what_ranks_receive_is_told_where_it_is_unlike() -> None:
+    cases = [
+        replace(case, workload=replace(case.workload, routing=SkewedRouting("zipf", 1.0)))
+        for case in synthetic.cases(TOKENS)
+    ]
+    trials = synthetic.Builder(passes=2, pairs=2).trials(cases)
+    said = "Routing zipf-1-hottest: rank 3 or 1 receives 1.5x to 1.8x the mean rank's rows (any rank at most 1.9x)"
+    for counted, more in ((6.25, ", its busiest expert 6.2x the mean expert's pairs."), (None, ".")):
+        traffic = {
+            tokens: Traffic(rows, 9, (1, 2), counted, rank, (60.0, 30.0, 0.0, 80.0), 80 * 4 / 170)
+            for tokens, rank, rows in zip(TOKENS, (3, 1, 3), (76.5, 63.75, 70.0), strict=True)
+        }
+        unlike = [replace(trial, traffic=traffic[trial.workload.tokens]) for trial in trials]
+        found = report.build(synthetic.StubRun(unlike))
+        assert said + more in markdown.page(found)
+        assert said + more in tables.decision(found.sections[0]).notes
+        rows = document.document(found)["comparisons"]
+        assert [row["traffic"]["rank_rows"] for row in rows] == [(60.0, 30.0, 0.0, 80.0)] * 3
+    alike = [replace(trial, traffic=Traffic(50.0, 9, (1, 2), 1.3)) for trial in trials]
+    for silent in (trials, alike):
+        section = report.build(synthetic.StubRun(silent)).sections[0]
+        assert not any("mean rank" in note for note in tables.decision(section).notes)
 
 
 def test_no_failure_or_skip_is_left_out(model: ReportModel) -> None:

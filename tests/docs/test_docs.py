@@ -3,7 +3,6 @@
 import importlib.util
 import re
 import subprocess
-import sys
 from dataclasses import fields
 from itertools import product
 from pathlib import Path
@@ -30,24 +29,13 @@ DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob(
 
 def test_the_readme_lists_every_verb_and_no_other() -> None:
     table = README.split("## Verbs")[1].split("##")[0]
-    assert re.findall(r"^\| `bench (\w+)", table, re.MULTILINE) == list(VERBS)
+    assert list(dict.fromkeys(re.findall(r"^\| `bench (\w+)", table, re.MULTILINE))) == list(VERBS)
 
 
 def test_the_readme_lists_every_exit_code_that_a_verb_ends_with() -> None:
     codes = README.split("Exit codes: ")[1].split("\n\n")[0].split(". [")[0]
-    kept = {Exit.REGRESSION, Exit.UNDECIDED}
     listed = {int(code) for code in re.findall(r"(?:^|,)\s+(\d+) \w", f", {codes}")}
-    assert listed == {int(code) for code in Exit if code not in kept} | {cli.BROKEN_PIPE}
-
-
-def test_no_help_names_what_is_not_there() -> None:
-    assert not [name for name in ("--gate", "regression", "with another") if name in cli_help()]
-
-
-def cli_help() -> str:
-    calls = [["--help"], *([verb, "--help"] for verb in VERBS)]
-    run = [subprocess.run([sys.executable, "-m", "bench.cli", *call], cwd=ROOT, capture_output=True) for call in calls]
-    return "".join(done.stdout.decode() for done in run)
+    assert listed == set(map(int, Exit)) | {cli.BROKEN_PIPE}
 
 
 @pytest.mark.parametrize("doc", DOCS, ids=lambda path: path.name)

@@ -36,8 +36,8 @@ def test_a_dict_that_pins_tensors_like_fastdeploys_global_values_is_caught_by_si
     permute = bodies[Stage.PERMUTE]
 
     def pinning(state: UbatchState, layer: int) -> None:
-        assert state.received_MH is not None
-        global_values.setdefault(state.tokens.start, {})["recv_x"] = state.received_MH
+        assert state.received_MB is not None
+        global_values.setdefault(state.tokens.start, {})["recv_x"] = state.received_MB
         permute(state, layer)
 
     bodies[Stage.PERMUTE] = pinning

@@ -27,7 +27,7 @@ def transfer():  # type: ignore[no-untyped-def]
 
     def send(used: int, time: LinkTime, trace: torch.Tensor | None = None, charged: int | None = None) -> None:
         counted = None if charged is None else counts[charged : charged + 1]
-        paced_move(source, target, counts[used : used + 1], state, time, CTAS, index, counted, trace)
+        paced_move(source, target, counts[used : used + 1], state, time, CTAS, index, counted, trace=trace)
 
     return source, index, target, send
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from moe_impl import rows
+from moe_impl.experts.permute import gather
 from moe_impl.layer import row_ops
 from moe_impl.routing import select_experts
 from moe_impl.shapes import PRESETS
@@ -88,7 +89,7 @@ def test_every_row_stage_gives_the_cpu_bits(routed: tuple[rows.SentRows, rows.Se
     assert torch.equal(pairs.pair_MK[:used], pairs_gpu.pair_MK[:used].cpu())
 
     received = torch.randn(cpu.capacity, H).bfloat16()
-    permuted_gpu = ops.gather_pairs(received.cuda(), pairs_gpu)
+    permuted_gpu = gather(received.cuda(), pairs_gpu)
     assert torch.equal(plain.gather_pairs(received, pairs)[:total], permuted_gpu[:total].cpu())
 
     outputs = torch.randn(pairs.row_P.shape[0], H).bfloat16()

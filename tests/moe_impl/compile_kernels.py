@@ -19,14 +19,24 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from moe_impl.kernels import (
+    add_normalized,
+    count_peers,
+    expand_pairs,
+    gather_fp8,
+    gather_pairs,
     merge_rows,
     move_rows,
     notify,
     nvfp4_grouped_gemm,
     paced_link,
+    quantize_fp8,
+    quantize_rows,
     reduce_rows,
     route_tokens,
+    scale_pairs,
     silu_mul,
+    silu_mul_fp8,
+    silu_mul_quantize,
     sort_pairs,
 )
 from moe_impl.kernels.launch import NO_FMA, row_warps
@@ -34,6 +44,34 @@ from moe_impl.options import NODE_RANKS
 
 # The warps of a row of 7168 values, and of 2048.
 WIDE, NARROW = {"num_warps": row_warps(7168)}, {"num_warps": row_warps(2048)}
+GEMM = {
+    "L": 32,
+    "EXPERTS": 32,
+    "BLOCK_M": 128,
+    "BLOCK_N": 128,
+    "BLOCK_K": 128,
+    "GROUP": 8,
+    "ARITHMETIC": tl.bfloat16,
+    "UNSHIFT": 2.0**16,
+}
+
+
+CHOOSE = {
+    "E": 256,
+    "EXPERTS": 256,
+    "K": 8,
+    "R": 8,
+    "GROUPS": 8,
+    "TOP_GROUPS": 4,
+    "SIGMOID": True,
+    "BIASED": True,
+    "RENORMALIZE": True,
+    "SCALE": 2.5,
+    "NODE": NODE_RANKS,
+    "TOKENS": route_tokens.TOKENS,
+    "SLOTS": 8,
+}
+LAY_OUT = {"L": 32, "K": 8, "SLOTS": 8, "R": 8, "TOKENS": route_tokens.ROW_TOKENS}
 
 
 def paced_tiles(width: int) -> dict[str, int]:
@@ -44,26 +82,25 @@ KERNELS = {
     "choose_experts": (
         route_tokens.choose_kernel,
         "*fp32 *fp32 *i32 *fp32 *i32 *i32 i32",
-        {
-            "E": 256,
-            "EXPERTS": 256,
-            "K": 8,
-            "R": 8,
-            "GROUPS": 8,
-            "TOP_GROUPS": 4,
-            "SIGMOID": True,
-            "BIASED": True,
-            "RENORMALIZE": True,
-            "SCALE": 2.5,
-            "NODE": NODE_RANKS,
-            "TOKENS": route_tokens.TOKENS,
-        },
+        {**CHOOSE, "peer_experts": None, "PEERS": False},
+        {},
+    ),
+    "choose_experts_beside_peers": (
+        route_tokens.choose_kernel,
+        "*fp32 *i32 *i32 *fp32 *i32 *i32 i32",
+        {**CHOOSE, "GROUPS": 1, "TOP_GROUPS": 1, "bias": None, "BIASED": False, "PEERS": True},
         {},
     ),
     "lay_out_rows": (
         route_tokens.lay_out_kernel,
         "*i32 *fp32 *i32 *i32 *i32 *i32 *fp32 *i32 i32",
-        {"L": 32, "K": 8, "SLOTS": 8, "R": 8, "TOKENS": route_tokens.ROW_TOKENS},
+        {**LAY_OUT, "PEERS": False},
+        {},
+    ),
+    "lay_out_rows_of_peers": (
+        route_tokens.lay_out_kernel,
+        "*i32 *fp32 *i32 *i32 *i32 *i32 *fp32 *i32 i32",
+        {**LAY_OUT, "PEERS": True},
         {},
     ),
     "move_rows": (move_rows.move_rows_kernel, "*bf16 *bf16 *i32 *i32 i32", {"BLOCK": 8192, "GATHER": True}, WIDE),
@@ -81,9 +118,69 @@ KERNELS = {
     ),
     "silu_mul": (
         silu_mul.silu_mul_kernel,
-        "*bf16 *bf16 *i32 *fp32 *fp32 i32",
-        {"L": 32, "EXPERTS": 32, "BLOCK": 2048, "SCALED": True},
+        "*bf16 *bf16 *i32 *fp32 *fp32 i32 i32",
+        {"L": 32, "EXPERTS": 32, "BLOCK": 2048, "SCALED": True, "PER_EXPERT": False},
         NARROW,
+    ),
+    "silu_mul_per_expert": (
+        silu_mul.silu_mul_kernel,
+        "*bf16 *bf16 *i32 *fp32 *fp32 i32 i32",
+        {"L": 32, "EXPERTS": 32, "BLOCK": 2048, "SCALED": False, "PER_EXPERT": True},
+        NARROW,
+    ),
+    "spread_pairs": (
+        gather_pairs.spread_pairs_kernel,
+        "*bf16 *bf16 *i32 *i32 i32 i32",
+        {"L": 32, "EXPERTS": 32, "BLOCK": 8192},
+        WIDE,
+    ),
+    "quantize_rows": (
+        quantize_rows.quantize_rows_kernel,
+        "*i32 *u8 *fp32 *i32 i32 i32 i32",
+        {"BLOCKS": 512, "COUNTED": True},
+        {**NO_FMA, **WIDE},
+    ),
+    "expand_pairs": (
+        expand_pairs.expand_pairs_kernel,
+        "*u8 *i32 *i32 *i32 i32 i32 i32",
+        {"L": 32, "EXPERTS": 32, "BLOCKS": 512, "GATHER": True, "PER_EXPERT": False},
+        WIDE,
+    ),
+    "silu_mul_quantize": (
+        silu_mul_quantize.silu_mul_quantize_kernel,
+        "*i32 *i32 *i32 *fp32 *fp32 i32 i32",
+        {"L": 32, "EXPERTS": 32, "BLOCKS": 128, "SCALED": True, "PER_EXPERT": True},
+        {**NO_FMA, **NARROW},
+    ),
+    "scale_pairs": (
+        scale_pairs.scale_pairs_kernel,
+        "*bf16 *i32 *fp32 i32",
+        {"L": 32, "EXPERTS": 32, "BLOCK": 8192},
+        WIDE,
+    ),
+    "quantize_fp8": (
+        quantize_fp8.quantize_fp8_kernel,
+        "*bf16 *u8 *fp32 *i32 i32 i32 i32",
+        {"BLOCK": 8192, "COUNTED": True},
+        {**NO_FMA, **WIDE},
+    ),
+    "gather_fp8": (
+        gather_fp8.gather_fp8_kernel,
+        "*u8 *fp32 *i32 *i32 *u8 *fp32 i32 i32",
+        {"BLOCK": 8192, "GATHER": True},
+        WIDE,
+    ),
+    "silu_mul_fp8": (
+        silu_mul_fp8.silu_mul_fp8_kernel,
+        "*bf16 *u8 *fp32 *i32 i32",
+        {"BLOCK": 2048},
+        {**NO_FMA, **NARROW},
+    ),
+    "count_peers": (
+        count_peers.count_peers_kernel,
+        "*i32 *i32 *i32 i32",
+        {"K": 8, "SLOTS": 8, "R": 8, "TOKENS": count_peers.TOKENS},
+        {},
     ),
     "notify": (notify.notify_kernel, "*i32 *i32 *i64 i32", {"BITS": notify.COUNT_BITS}, {"num_warps": 1}),
     "reduce_rows": (
@@ -98,6 +195,12 @@ KERNELS = {
         {"R": 8, "BLOCK": 8192, "SHARED": True},
         WIDE,
     ),
+    "add_normalized": (
+        add_normalized.add_normalized_kernel,
+        "*bf16 *bf16 *bf16 i32",
+        {"BLOCK": 8192},
+        {**NO_FMA, **WIDE},
+    ),
     "count_pairs": (
         sort_pairs.count_kernel,
         "*i32 *i32 *i32 i32",
@@ -106,23 +209,20 @@ KERNELS = {
     ),
     "place_pairs": (
         sort_pairs.place_kernel,
-        "*i32 *i32 *i32 *i32 *i32 i32",
-        {"K": 8, "SLOTS": sort_pairs.SLOTS, "EXPERTS": 32},
+        "*i32 *i32 *i32 *i32 *i32 *i32 i32 i32",
+        {"K": 8, "L": 32, "SLOTS": sort_pairs.SLOTS, "EXPERTS": 32},
         {},
     ),
     "nvfp4_grouped_gemm": (
         nvfp4_grouped_gemm.nvfp4_grouped_gemm_kernel,
-        "*bf16 *u8 *i16 *fp32 *i32 *bf16 i32 i32",
-        {
-            "L": 32,
-            "EXPERTS": 32,
-            "BLOCK_M": 128,
-            "BLOCK_N": 128,
-            "BLOCK_K": 128,
-            "GROUP": 8,
-            "ARITHMETIC": tl.bfloat16,
-            "UNSHIFT": 2.0**16,
-        },
+        "*bf16 *u8 *i16 *fp32 *i32 *bf16 i32 i32 i32",
+        {**GEMM, "PER_EXPERT": False},
+        {"num_warps": 8, "num_stages": 3},
+    ),
+    "nvfp4_grouped_gemm_per_expert": (
+        nvfp4_grouped_gemm.nvfp4_grouped_gemm_kernel,
+        "*bf16 *u8 *i16 *fp32 *i32 *bf16 i32 i32 i32",
+        {**GEMM, "PER_EXPERT": True},
         {"num_warps": 8, "num_stages": 3},
     ),
 }

@@ -6,12 +6,11 @@ from typing import Any
 import torch
 
 from bench import correctness
-from moe_impl.experts.base import ExpertsBackend, ReadyExperts
-from moe_impl.experts.torch_backend import TorchExperts
-from moe_impl.inputs import draw_inputs
+from bench.targets import Oracle
+from moe_impl.experts.base import ExpertsBackend, ReadyExperts, backend
+from moe_impl.inputs import Inputs, draw_inputs
 from moe_impl.layer import MoeStages
-from moe_impl.options import Link, LinkTime, Precision, Receive, Variant, Workload
-from moe_impl.reference import SharedWeights, moe_layer
+from moe_impl.options import Link, LinkTime, Precision, Receive, Variant, Workload, WorstCaseLayout
 from moe_impl.shapes import ModelShape, Router
 from moe_impl.transport.base import Transport, transport
 from moe_impl.variant_run import LayerTrace, VariantRun
@@ -40,11 +39,12 @@ class Built:
         link: Link = LOCAL,
         experts: ExpertsBackend | None = None,
         over: Transport | None = None,
+        inputs: Inputs | None = None,
     ) -> None:
         self.work = work
-        self.inputs = draw_inputs(work, CPU)
+        self.inputs = draw_inputs(work, CPU) if inputs is None else inputs
         self.weights = [draw_layer(work, layer, CPU) for layer in range(work.layers)]
-        experts = experts or TorchExperts()
+        experts = experts or backend("torch", work.precision, 1.5)
         self.experts = experts
         self.ready = ReadyExperts(experts, [experts.prepare(weights) for weights in self.weights])
         self.shared = None
@@ -53,30 +53,18 @@ class Built:
         self.transport = over or transport(link, work, CPU)
         self.stages = self.stages_for("worst_case")
 
-    def stages_for(self, receive: Receive) -> MoeStages:
-        return MoeStages(self.work, self.inputs, self.ready, self.transport, receive, self.shared)
+    def stages_for(self, receive: Receive, layout: WorstCaseLayout = "packed") -> MoeStages:
+        return MoeStages(self.work, self.inputs, self.ready, self.transport, receive, self.shared, layout)
 
     def run(self, variant: Variant, progress: Callable[[int], Any] = lambda position: None) -> VariantRun:
-        stages = self.stages if variant.receive == "worst_case" else self.stages_for(variant.receive)
+        asked = (variant.receive, variant.worst_case_layout)
+        stages = self.stages if asked == ("worst_case", "packed") else self.stages_for(*asked)
         return VariantRun(variant, stages, self.inputs.x_TH, progress)
 
     def errors(self, traces: list[LayerTrace]) -> list[correctness.Errors]:
         """Of each layer against the oracle, which gets the run's own input."""
-        shared = [None if w.shared is None else SharedWeights(w.shared.w13, w.shared.w2) for w in self.weights]
+        oracle = Oracle(self.work, self.inputs, self.weights)
         return [
-            correctness.errors(
-                trace.y_TH,
-                moe_layer(
-                    trace.x_TH,
-                    self.inputs.logits_LTE[layer],
-                    self.weights[layer].w13,
-                    self.weights[layer].w2,
-                    self.inputs.router,
-                    self.work.model.top_k,
-                    selection_bias_E=self.inputs.bias_E,
-                    ep_size=self.work.ep_size,
-                    shared=shared[layer],
-                ),
-            )
+            correctness.errors(trace.y_TH, oracle.output(layer, trace.x_TH), self.work.precision)
             for layer, trace in enumerate(traces)
         ]

@@ -1,15 +1,17 @@
 """The bill of a case, against numbers worked out by hand."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from moe_impl import costs
-from moe_impl.options import EQUAL, SplitPolicy, Variant, Workload
+from moe_impl.options import EQUAL, SkewedRouting, SplitPolicy, Variant, Workload
 from moe_impl.overlap.schedule import chain
 from moe_impl.routing import select_experts
 from moe_impl.shapes import PRESETS, ModelShape
+from moe_impl.split import capacity_tokens
 from moe_impl.stages import Stage
 
 # H 64, I 32, E 8, K 2 on 4 ranks: 2 local experts; 16 tokens.
@@ -46,6 +48,13 @@ def test_copies_under_a_group_limited_router_are_what_that_router_makes(ep_size:
     ranks = (ids // (256 // ep_size)).sort(1).values
     distinct = 1 + (ranks.diff(dim=1) > 0).sum(1).double().mean()
     assert 0.99 <= float(distinct) / costs.expected_copies(deepseek(ep_size, "model")) <= 1.1
+
+
+def test_a_skewed_routing_is_estimated_as_balanced_and_its_tables_need_memory() -> None:
+    skewed = replace(SMALL, routing=SkewedRouting("zipf", 1.0))
+    assert costs.layer_costs(skewed, 2) == costs.layer_costs(replace(SMALL, routing="uniform"), 2)
+    more = costs.buffer_bytes(skewed, Variant("torch")) - costs.buffer_bytes(SMALL, Variant("torch"))
+    assert more == 3 * 16 * 4 * 2 * 8  # layers, tokens, peers, experts a token; an id and a weight
 
 
 def test_expected_copies_of_a_small_shape() -> None:
@@ -96,10 +105,55 @@ def test_row_stages_move_the_rows_in_and_out() -> None:
     assert total(bill, Stage.ROUTE, "hbm_bytes") == 4 * 16 * 8
 
 
+def test_fp8_rows_are_a_byte_a_value_and_a_scale_all_the_way_to_the_gemms() -> None:
+    fp8 = replace(SMALL, precision="fp8", dispatch_dtype="fp8", model=replace(SMALL.model, shared_experts=1))
+    bill, pairs, x_row, h_row = costs.layer_costs(fp8, 1), 32, 64 + 4, 32 + 4
+    assert total(bill, Stage.QUANTIZE, "hbm_bytes") == 16 * (128 + x_row)
+    assert total(bill, Stage.DISPATCH, "hbm_bytes") == pytest.approx(2 * 16 * COPIES * x_row)
+    assert total(bill, Stage.PERMUTE, "hbm_bytes") == 2 * pairs * x_row
+    assert total(bill, Stage.GEMM1, "hbm_bytes", "pairs read") == pairs * x_row
+    assert total(bill, Stage.SILU_MUL, "hbm_bytes") == pairs * (128 + h_row)
+    assert total(bill, Stage.GEMM2, "hbm_bytes", "h read") == pairs * h_row
+    assert total(bill, Stage.GEMM2, "hbm_bytes", "weights") == pytest.approx(2 * 64 * 32, rel=1e-3)
+    assert total(bill, Stage.SHARED, "hbm_bytes", "x quantized, written and read") == 2 * 16 * x_row
+    assert total(bill, Stage.SHARED, "hbm_bytes", "h written and read") == 2 * 16 * h_row
+    assert costs.weight_bytes(fp8, "torch") == 3 * 3 * 3 * 64 * 32
+    wide = replace(fp8, model=ModelShape(64, 512, 8, 2))
+    saved = costs.buffer_bytes(replace(wide, precision="bf16", dispatch_dtype="bf16"), Variant("torch"))
+    saved -= costs.buffer_bytes(wide, Variant("torch"))
+    assert saved == 2 * 4 * 8 * (1024 - 512 - 4), "of h, in the largest of the stages, for 8 tokens of 4 ranks"
+
+
 @pytest.mark.parametrize(("ep_size", "pairs_a_row"), [(1, 8), (8, 8), (64, 4)])
 def test_the_worst_case_is_every_token_of_every_rank_with_all_experts_that_fit(ep_size: int, pairs_a_row: int) -> None:
     capacity = costs.worst_case(deepseek(ep_size), 100)
     assert (capacity.rows, capacity.pairs) == (ep_size * 100, ep_size * 100 * pairs_a_row)
+
+
+def test_in_layout_per_expert_gemm1_of_deepseek_v3_unsplit_writes_17_gigabytes() -> None:
+    """FastDeploy's buffers [E/R, R * ceil(max / S), N] for 8192 tokens of 8 ranks: 32 local experts, N = 4096."""
+    for split_factor, gigabytes in ((1, 17.18), (2, 8.59), (4, 4.29)):
+        variant = Variant("triton", split_factor=split_factor, max_tokens_per_rank=8192, worst_case_layout="per_expert")
+        capacity = costs.worst_case(deepseek(8), capacity_tokens(variant, 4096), variant.worst_case_layout)
+        assert capacity.pairs == 32 * 8 * 8192 // split_factor
+        assert capacity.pairs * 4096 * 2 / 1e9 == pytest.approx(gigabytes, abs=0.005)
+
+
+def test_buffers_are_those_of_the_largest_batch_and_of_the_layout() -> None:
+    def needs(tokens: int, **more: Any) -> int:
+        inputs = 3 * 4 * tokens * 8 + 4 * tokens * 128
+        return costs.buffer_bytes(replace(SMALL, tokens=tokens), Variant("triton", **more)) - inputs
+
+    for layout in ("packed", "per_expert"):
+        assert needs(10, max_tokens_per_rank=16, worst_case_layout=layout) == needs(16, worst_case_layout=layout)
+        halves, whole = (needs(16, split_factor=split, worst_case_layout=layout) for split in (2, 1))
+        waiting = 2 * 4 * 8 * 128  # received and returned rows of 8 tokens of 4 ranks
+        assert halves == whole / 2 + waiting
+    # 2 local experts, 2 a token: a row has at most 2 pairs in either layout. With 8 experts a rank: 8, not 2.
+    assert needs(16, worst_case_layout="per_expert") == needs(16)
+    alone = replace(SMALL, ep_size=1)
+    packed, per_expert = (costs.worst_case(alone, 16, layout).pairs for layout in ("packed", "per_expert"))
+    assert (packed, per_expert) == (16 * 2, 16 * 8)
 
 
 def test_weights_are_3_55_times_smaller_in_nvfp4_unless_a_bf16_copy_stands_beside_them() -> None:

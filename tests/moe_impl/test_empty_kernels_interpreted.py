@@ -46,6 +46,7 @@ def test_route_tokens_lays_out_nothing() -> None:
 
 @pytest.mark.usefixtures("no_launch")
 def test_row_kernels_move_nothing() -> None:
+    from moe_impl.kernels.add_normalized import add_normalized
     from moe_impl.kernels.gather_pairs import gather_pairs
     from moe_impl.kernels.merge_rows import merge_rows
     from moe_impl.kernels.move_rows import move_rows
@@ -62,6 +63,7 @@ def test_row_kernels_move_nothing() -> None:
     move_rows(NOTHING, NOTHING, sent.num_rows)
     assert gather_pairs(NOTHING, pairs).shape == (0, H)
     reduce_rows(NOTHING, pairs, sent, NOTHING)
+    assert add_normalized(NOTHING, NOTHING).shape == (0, H)
     y_TH, next_TH = merge_rows(NOTHING, NOTHING, sent)
     assert y_TH.shape == next_TH.shape == (0, H)
 

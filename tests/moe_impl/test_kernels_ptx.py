@@ -17,9 +17,13 @@ ROOT = Path(__file__).parents[2]
 HOPPER = 90
 CAPABILITIES = (HOPPER, 100, 120)
 KERNELS = {
-    "choose_experts", "lay_out_rows", "move_rows", "notify", "paced_link", "paced_link_nvfp4", "silu_mul",
-    "reduce_rows", "merge_rows",
-    "count_pairs", "place_pairs", "nvfp4_grouped_gemm",
+    "choose_experts", "choose_experts_beside_peers", "lay_out_rows", "lay_out_rows_of_peers",
+    "move_rows", "notify", "paced_link", "paced_link_nvfp4", "silu_mul",
+    "silu_mul_per_expert", "spread_pairs",
+    "reduce_rows", "merge_rows", "add_normalized",
+    "quantize_rows", "expand_pairs", "silu_mul_quantize", "scale_pairs",
+    "quantize_fp8", "gather_fp8", "silu_mul_fp8",
+    "count_pairs", "count_peers", "place_pairs", "nvfp4_grouped_gemm", "nvfp4_grouped_gemm_per_expert",
 }  # fmt: skip
 
 
@@ -88,7 +92,19 @@ def test_no_global_load_of_the_gemms_loop_waits_in_registers() -> None:
     assert not [line for line in plain if re.search(r"\.(b8|u8|v4|v2|b16|u16)", line)], plain
 
 
-@pytest.mark.parametrize("kernel", ["nvfp4_grouped_gemm", "paced_link", "merge_rows", "reduce_rows"])
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        "nvfp4_grouped_gemm",
+        "nvfp4_grouped_gemm_per_expert",
+        "spread_pairs",
+        "paced_link",
+        "merge_rows",
+        "reduce_rows",
+        "quantize_fp8",
+        "silu_mul_fp8",
+    ],
+)
 def test_no_kernel_spills_registers(kernel: str) -> None:
     found = resources(kernel)
     assert (found["STACK"], found["LOCAL"]) == (0, 0)
@@ -124,3 +140,30 @@ def test_partial_sums_multiply_and_add_separately(capability: int) -> None:
     assert not lines(capability, "reduce_rows", r"\bfma\.")
     assert lines(capability, "reduce_rows", r"\bmul(\.rn)?\.f32")
     assert lines(capability, "reduce_rows", r"\badd(\.rn)?\.f32")
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("kernel", ["quantize_rows", "silu_mul_quantize"])
+def test_activations_are_quantized_by_true_reciprocals_and_no_flushed_subnormal(kernel: str, capability: int) -> None:
+    """As the oracle does: the last bit of a reciprocal decides codes, and an e2m1 code 1 passes as a subnormal."""
+    assert lines(capability, kernel, r"\bdiv\.rn\.f32")
+    assert not lines(capability, kernel, r"\.ftz|\bfma\.|rcp\.approx")
+
+
+@pytest.mark.parametrize("kernel", ["quantize_rows", "expand_pairs", "silu_mul_quantize"])
+def test_w4a4_kernels_move_words_not_bytes_and_keep_them_in_registers(kernel: str) -> None:
+    assert len(lines(HOPPER, kernel, r"(ld|st)\.global\.v[24]\.b32")) >= 2
+    found = resources(kernel)
+    assert (found["STACK"], found["LOCAL"]) == (0, 0)
+    assert found["REG"] <= 64, "two programs of 16 warps on a multiprocessor"
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_fp8_rows_move_in_wide_accesses_and_their_scales_are_true_quotients(capability: int) -> None:
+    for kernel in ("quantize_fp8", "gather_fp8", "silu_mul_fp8"):
+        assert lines(capability, kernel, r"ld\.global\.v4\.b32"), kernel
+        assert lines(capability, kernel, r"st\.global\.v[24]\.b32"), kernel
+    for kernel in ("quantize_fp8", "silu_mul_fp8"):
+        assert lines(capability, kernel, r"\bdiv\.rn\.f32"), kernel
+        assert not lines(capability, kernel, r"\bfma\."), kernel
+    assert not lines(capability, "quantize_fp8", r"\b(div\.(full|approx)|rcp)"), "scales and codes alike"

@@ -1,5 +1,7 @@
 """The row kernels in Triton's interpreter against their plain torch twins. Uninitialised memory is NaN here."""
 
+from typing import get_args
+
 import interpreted
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 from moe_impl import rows
 from moe_impl.experts.torch_backend import silu_mul_plain
 from moe_impl.layer import route_plain
+from moe_impl.options import WorstCaseLayout
 from moe_impl.shapes import Router
 
 pytestmark = [interpreted.WHERE, pytest.mark.usefixtures("uninitialised_memory_is_nan")]
@@ -44,9 +47,10 @@ def test_route_tokens_lays_rows_out_as_plain_torch_does(
 
     spread = 0.3 if router.scoring == "sigmoid" else 1 / experts
     bias = spread * normal(experts, seed=1) if router.selection_bias else None
-    arguments = (normal(tokens, experts), router, top_k, bias, experts, ranks)
+    arguments = (normal(tokens, experts), router, top_k, bias, experts, ranks, ranks * tokens + 3)
     plain, found = route_plain(*arguments), route_tokens(*arguments)
     used = int(plain.num_rows)
+    assert found.capacity == plain.capacity == ranks * tokens + 3
     assert int(found.num_rows) == used
     assert int(found.num_node_rows) == int(plain.num_node_rows)
     assert torch.equal(found.row_TR, plain.row_TR)
@@ -56,6 +60,41 @@ def test_route_tokens_lays_rows_out_as_plain_torch_does(
     torch.testing.assert_close(found.weights_MK[:used][here], plain.weights_MK[:used][here], rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize(
+    ("tokens", "experts", "top_k", "ranks"), [(7, 12, 3, 3), (70, 8, 2, 4), (5, 16, 2, 16), (3, 8, 8, 1), (0, 8, 2, 4)]
+)
+def test_route_tokens_lays_out_what_peers_chose_and_not_its_own(
+    tokens: int, experts: int, top_k: int, ranks: int
+) -> None:
+    from moe_impl.kernels.route_tokens import route_tokens
+
+    local = experts // ranks
+    ids = normal(tokens, ranks, experts, seed=2).argsort(-1)[..., :top_k].sort(-1).values.int() - local * (ranks - 1)
+    peers = rows.PeerChoices(torch.where(ids >= 0, ids, -1), normal(tokens, ranks, top_k, seed=3))
+    arguments = (normal(tokens, experts), Router(), top_k, None, experts, ranks, ranks * tokens + 3, peers)
+    plain, found = route_plain(*arguments), route_tokens(*arguments)
+    used = int(plain.num_rows)
+    assert (int(found.num_rows), int(found.num_pairs)) == (used, int((ids >= 0).sum()))
+    assert found.num_node_rows is plain.num_node_rows is None
+    assert torch.equal(found.row_TR, plain.row_TR)
+    assert torch.equal(found.row_TR >= 0, (ids >= 0).any(-1))
+    for name in ("token_M", "experts_MK", "weights_MK"):
+        assert torch.equal(getattr(found, name)[:used], getattr(plain, name)[:used])
+
+
+@pytest.mark.parametrize(("tokens", "experts", "top_k", "ranks"), [(300, 12, 3, 3), (5, 8, 8, 1), (0, 8, 2, 4)])
+def test_count_peers_counts_what_plain_torch_counts(tokens: int, experts: int, top_k: int, ranks: int) -> None:
+    from moe_impl.kernels.count_peers import count_peers
+
+    sent = planned(tokens, experts, top_k, ranks)
+    sent.experts_MK[int(sent.num_rows) :] = 7  # rows that are not there
+    plain_R2, found_R2 = (torch.full((ranks, 2), -1, dtype=torch.int32) for _ in range(2))
+    rows.count_peers(sent, plain_R2)
+    count_peers(sent, found_R2)
+    assert torch.equal(found_R2, plain_R2)
+    assert found_R2.sum(0).tolist() == [int(sent.num_rows), int(sent.num_pairs)]
+
+
 def test_route_tokens_gives_ties_to_the_lower_id() -> None:
     from moe_impl.kernels.route_tokens import route_tokens
 
@@ -63,19 +102,23 @@ def test_route_tokens_gives_ties_to_the_lower_id() -> None:
     assert found.experts_MK.tolist() == [[0, 1, 2]] * 3
 
 
+@pytest.mark.parametrize("layout", get_args(WorstCaseLayout))
 @pytest.mark.parametrize(
     ("tokens", "experts", "top_k", "ranks"), [(5, 6, 3, 3), (1, 4, 1, 4), (6, 12, 3, 12), (50, 16, 4, 4)]
 )
-def test_sort_pairs_gives_the_same_bits(tokens: int, experts: int, top_k: int, ranks: int) -> None:
+def test_sort_pairs_gives_the_same_bits(
+    tokens: int, experts: int, top_k: int, ranks: int, layout: WorstCaseLayout
+) -> None:
     from moe_impl.kernels.sort_pairs import SLOTS, sort_pairs
 
     plan = planned(tokens, experts, top_k, ranks)
     used = int(plan.num_rows)
-    plain, found = rows.plan_pairs(plan, experts // ranks), sort_pairs(plan, experts // ranks)
-    total = int(plain.ends_L[-1])
+    plain, found = rows.plan_pairs(plan, experts // ranks, layout), sort_pairs(plan, experts // ranks, layout)
+    assert found.expert_stride == plain.expert_stride == (plan.capacity if layout == "per_expert" else None)
     assert torch.equal(found.ends_L, plain.ends_L)
     assert found.row_P.shape == plain.row_P.shape
-    assert torch.equal(found.row_P[:total], plain.row_P[:total])
+    for start, end in zip(plain.starts.tolist(), plain.ends_L.tolist(), strict=True):
+        assert torch.equal(found.row_P[start:end], plain.row_P[start:end])
     assert torch.equal(found.pair_MK[:used], plain.pair_MK[:used])
     assert tokens < 50 or used * top_k > SLOTS, "the largest case must need several programs"
 
@@ -98,22 +141,25 @@ def test_move_rows_copies_the_counted_rows_and_no_other(count: int, width: int) 
     assert (again[count:] == 9).all()
 
 
-def test_gather_reduce_and_merge_agree_with_plain_torch() -> None:
+@pytest.mark.parametrize("layout", get_args(WorstCaseLayout))
+def test_gather_reduce_and_merge_agree_with_plain_torch(layout: WorstCaseLayout) -> None:
     from moe_impl.kernels.gather_pairs import gather_pairs
     from moe_impl.kernels.merge_rows import merge_rows
     from moe_impl.kernels.reduce_rows import reduce_rows
 
     plan, width = planned(24, 12, 3, 3), 80
-    pairs, used = rows.plan_pairs(plan, 4), int(plan.num_rows)
-    total = int(pairs.ends_L[-1])
+    pairs, used = rows.plan_pairs(plan, 4, layout), int(plan.num_rows)
+    spans = [slice(*span) for span in zip(pairs.starts.tolist(), pairs.ends_L.tolist(), strict=True)]
+    counted = torch.cat([torch.arange(len(pairs.row_P))[span] for span in spans])
     received = normal(plan.capacity, width, seed=1).bfloat16()
     received[used:] = torch.nan
     permuted = gather_pairs(received, pairs)
     assert permuted.shape == (pairs.row_P.shape[0], width)
-    assert torch.equal(permuted[:total], rows.gather_pairs(received, pairs)[:total])
+    assert torch.equal(permuted[counted], received[pairs.row_P[counted].long()])
+    assert torch.equal(permuted[counted], rows.gather_pairs(received, pairs)[counted])
 
-    outputs = normal(pairs.row_P.shape[0], width, seed=2).bfloat16()
-    outputs[total:] = torch.nan
+    outputs = torch.full((len(pairs.row_P), width), torch.nan).bfloat16()
+    outputs[counted] = normal(len(counted), width, seed=2).bfloat16()
     plain, found = torch.full_like(received, 7.0), torch.full_like(received, 7.0)
     rows.reduce_rows(outputs, pairs, plan, plain)
     reduce_rows(outputs, pairs, plan, found)
@@ -135,6 +181,21 @@ def test_merge_keeps_x_where_a_tokens_output_is_zero() -> None:
     y, following = merge_rows(x, torch.zeros(plan.capacity, 32).bfloat16(), plan)
     assert not y.any()
     assert torch.equal(following, x)
+
+
+def test_add_normalized_agrees_with_plain_torch_and_keeps_x_where_there_is_nothing_to_add() -> None:
+    from moe_impl.kernels.add_normalized import add_normalized
+
+    x, y = normal(5, 80).bfloat16(), 7 * normal(5, 80, seed=1).bfloat16()
+    y[2] = 0
+    y[4, 3] = torch.nan
+    found, plain = add_normalized(x, y), rows.add_normalized(x, y)
+    assert bf16_steps_apart(found[:4], plain[:4]) <= 1
+    assert torch.equal(found[2], x[2])
+    assert found[4].isnan().all(), "what was read before it was written must show"
+    assert plain[4].isnan().all()
+    with pytest.raises(ValueError, match="differ in shape"):
+        add_normalized(x, y[:3])
 
 
 @pytest.mark.parametrize("scaled", [False, True])
@@ -174,5 +235,8 @@ def test_wrong_shapes_are_refused() -> None:
         route_tokens(torch.zeros(2, 8), Router(), 2, None, 9, 3)
     with pytest.raises(ValueError, match="ep_size 3 does not divide 8 experts"):
         route_tokens(torch.zeros(2, 8), Router(), 2, None, 8, 3)
+    peers = rows.PeerChoices(torch.zeros(2, 4, 2, dtype=torch.int32), torch.zeros(2, 4, 2))
+    with pytest.raises(ValueError, match=r"choices of peers of shape \(2, 4, 2\), expected \(2, 2, 2\)"):
+        route_tokens(torch.zeros(2, 8), Router(), 2, None, 8, 2, peers=peers)
     with pytest.raises(ValueError, match=r"takes 1, 2, 4, ... groups, got 3"):
         route_tokens(torch.zeros(2, 9), Router(num_groups=3, top_groups=2), 2, None, 9, 3)

@@ -1,13 +1,13 @@
 """The bookkeeping of rows against brute-force loops, and against R ranks that really exchange rows."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor
 
 from moe_impl import costs, rows
-from moe_impl.options import Workload
+from moe_impl.options import Workload, WorstCaseLayout
 from moe_impl.shapes import ModelShape
 from moe_impl.transport.cpu_rows import LocalCpu
 
@@ -79,6 +79,17 @@ def test_one_row_goes_to_each_distinct_rank_of_a_token_by_rank_then_token(
     assert int(plan.num_node_rows) == len({(rank // 8, token) for rank, token, _ in expected})
 
 
+def test_rows_with_more_room_lie_where_they_lie_with_just_enough() -> None:
+    ids, weights = draw(7, 6, 3)
+    plan, roomy = (rows.plan_rows(ids, weights, 6, 3, capacity) for capacity in (None, 40))
+    used = int(plan.num_rows)
+    assert (plan.capacity, roomy.capacity, len(roomy.token_M), len(roomy.weights_MK)) == (21, 40, 40, 40)
+    assert torch.equal(plan.row_TR, roomy.row_TR)
+    for name in ("token_M", "experts_MK", "weights_MK"):
+        assert torch.equal(getattr(plan, name)[:used], getattr(roomy, name)[:used])
+    assert (int(roomy.num_rows), int(roomy.num_pairs)) == (used, int(plan.num_pairs))
+
+
 @pytest.mark.parametrize(("tokens", "experts", "top_k", "ranks"), SHAPES)
 def test_rank_0_receives_from_rotated_clones_what_the_plan_says(
     tokens: int, experts: int, top_k: int, ranks: int
@@ -99,24 +110,31 @@ def test_rank_0_receives_from_rotated_clones_what_the_plan_says(
     assert sorted(planned) == sorted(received)
 
 
+@pytest.mark.parametrize("layout", get_args(WorstCaseLayout))
 @pytest.mark.parametrize(("tokens", "experts", "top_k", "ranks"), SHAPES)
-def test_pairs_are_sorted_by_expert_then_row(tokens: int, experts: int, top_k: int, ranks: int) -> None:
+def test_pairs_are_sorted_by_expert_then_row(
+    tokens: int, experts: int, top_k: int, ranks: int, layout: WorstCaseLayout
+) -> None:
     ids, weights = draw(tokens, experts, top_k)
-    plan = spoiled(rows.plan_rows(ids, weights, experts, ranks))
-    pairs = rows.plan_pairs(plan, experts // ranks)
+    local, room = experts // ranks, tokens + 2
+    plan = spoiled(rows.plan_rows(ids, weights, experts, ranks, ranks * room))
+    pairs = rows.plan_pairs(plan, local, layout)
     found = expected_rows(ids, weights, experts, ranks)
-    expected = [(e, row) for e in range(experts // ranks) for row, (_, _, here) in enumerate(found) if e in here]
-    total = int(pairs.ends_L[-1])
-    assert total == tokens * top_k == len(expected)
+    rows_of = [[row for row, (_, _, here) in enumerate(found) if expert in here] for expert in range(local)]
+    assert sum(map(len, rows_of)) == tokens * top_k
     model = ModelShape(16, 16, experts, top_k)
-    capacity = costs.worst_case(Workload(model, ranks, layers=1, tokens=tokens, precision="bf16"), tokens)
+    capacity = costs.worst_case(Workload(model, ranks, layers=1, tokens=tokens, precision="bf16"), room, layout)
     assert (plan.capacity, pairs.row_P.shape[0]) == (capacity.rows, capacity.pairs), "what bench plan counts on"
-    assert pairs.row_P[:total].tolist() == [row for _, row in expected]
-    assert pairs.ends_L.tolist() == [sum(e <= last for e, _ in expected) for last in range(experts // ranks)]
+    packed = [sum(map(len, rows_of[:expert])) for expert in range(local)]
+    starts = packed if layout == "packed" else [expert * ranks * room for expert in range(local)]
+    ends = [start + len(mine) for start, mine in zip(starts, rows_of, strict=True)]
+    assert (pairs.starts.tolist(), pairs.ends_L.tolist()) == (starts, ends)
+    for start, end, mine in zip(starts, ends, rows_of, strict=True):
+        assert pairs.row_P[start:end].tolist() == mine
     for row in range(int(plan.num_rows)):
         for slot, expert in enumerate(plan.experts_MK[row].tolist()):
-            where = int(pairs.pair_MK[row, slot])
-            assert (where == -1) if expert < 0 else (expected[where] == (expert, row))
+            where = starts[expert] + rows_of[expert].index(row) if expert >= 0 else -1
+            assert int(pairs.pair_MK[row, slot]) == where
 
 
 def travel(plan: rows.SentRows, x: Tensor, local: int, expert: Any) -> tuple[Tensor, Tensor, Tensor]:

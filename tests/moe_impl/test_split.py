@@ -1,11 +1,13 @@
 """Where a batch is cut, how large its largest share is, and when it is not cut at all."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_impl.options import EQUAL, SplitName, SplitPolicy, Variant
-from moe_impl.split import as_run, largest_share, token_slices, turned_off
+from moe_impl.split import as_run, capacity_tokens, largest_share, room, token_slices, turned_off
 
 POLICIES: tuple[SplitName, ...] = ("equal", "balanced", "ratio")
 
@@ -71,6 +73,33 @@ def test_the_largest_share_is_that_of_the_slices(tokens: int, num_ubatches: int,
     for variant in (split(split_factor=num_ubatches), split("ratio", ratio=ratio)):
         assert largest_share(variant, tokens) == max(sizes(variant, [1] * tokens))
     assert largest_share(split("balanced", num_ubatches), tokens) == -(-tokens // num_ubatches), "an even load's"
+
+
+@given(
+    tokens=st.integers(0, 300), more=st.integers(0, 300), num_ubatches=st.integers(1, 8), ratio=st.floats(0.01, 0.99)
+)
+def test_every_micro_batch_has_room_for_its_share_of_the_largest_batch(
+    tokens: int, more: int, num_ubatches: int, ratio: float
+) -> None:
+    for variant in (split(split_factor=num_ubatches), split("ratio", ratio=ratio), split("balanced", num_ubatches)):
+        slices = token_slices(variant, tokens, lambda: [1] * tokens)
+        assert room(variant, slices) is None, "each its own"
+        larger = replace(variant, max_tokens_per_rank=tokens + more)
+        assert room(replace(larger, receive="exact"), slices) is None
+        assert room(larger, slices) == capacity_tokens(larger, tokens) == largest_share(variant, tokens + more)
+        assert max(part.stop - part.start for part in slices) <= largest_share(variant, tokens + more)
+
+
+def test_a_balanced_cut_may_need_more_than_its_share() -> None:
+    variant = replace(split("balanced"), max_tokens_per_rank=12)
+    assert room(variant, token_slices(variant, 10, lambda: [8, 8, 1, 1, 1, 1, 1, 1, 1, 1])) == 9
+    assert room(variant, [slice(0, 5), slice(5, 10)]) == 6
+
+
+def test_a_variant_that_turns_itself_off_has_room_for_the_largest_batch_unsplit() -> None:
+    variant = replace(split(min_tokens=512), max_tokens_per_rank=4096)
+    assert capacity_tokens(variant, 511) == 4096
+    assert capacity_tokens(variant, 512) == 2048
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -1,28 +1,37 @@
 """The support table: which combination is refused, in which words, and which labels a supported one carries."""
 
+import math
 from dataclasses import replace
 
 import pytest
 from synthetic import CPU, H100
 
-from moe_impl.links import HOST_LINK, LOCAL, PACED_PRESETS
-from moe_impl.options import Link, Machine, SplitPolicy, Variant, Workload
+from moe_impl import costs
+from moe_impl.links import COLLECTIVE, HOST_LINK, LOCAL, PACED_PRESETS
+from moe_impl.options import ChosenRank, Link, Machine, SkewedRouting, SplitPolicy, Variant, Workload
 from moe_impl.shapes import PRESETS, ModelShape
-from moe_impl.support import TBO_OFF, labels, limits, unsupported_reason
+from moe_impl.support import MEMORY_SHARE, TBO_OFF, labels, limits, unsupported_reason
 
 PACED = PACED_PRESETS["h800-nvlink-ep8"]
 DEEPSEEK = Workload(PRESETS["deepseek-v3"], ep_size=8, layers=2, tokens=1024, precision="nvfp4-w4a16")
 BF16 = replace(DEEPSEEK, precision="bf16")
+FP8 = replace(DEEPSEEK, precision="fp8", dispatch_dtype="fp8")
 NARROW = replace(DEEPSEEK, model=ModelShape(96, 64, 8, 2))
 SMALL = replace(DEEPSEEK, model=ModelShape(64, 64, 8, 2))
+W4A4 = Workload(SMALL.model, ep_size=8, layers=2, tokens=1024, precision="nvfp4")
 WIDE = replace(DEEPSEEK, model=ModelShape(8256, 64, 8, 2))
 TORCH, TRITON = Variant("torch"), Variant("triton")
 CX7 = PACED_PRESETS["hopper-cx7-ep16"]
 FP8_ONLY = replace(PACED, times=(*PACED.times[:1], replace(PACED.times[1], dtype="fp8")))
 A100 = replace(H100, name="NVIDIA A100", capability=(8, 0), sm_count=108)
 T4 = replace(H100, name="Tesla T4", capability=(7, 5), sm_count=40)
+B200 = replace(H100, name="NVIDIA B200", capability=(10, 0), sm_count=148)
 NO_TRITON = replace(H100, triton_version=None)
 TINY = replace(H100, memory_bytes=2**30)
+EIGHT = replace(H100, ranks=8)
+
+SKEWED = replace(DEEPSEEK, routing=SkewedRouting("zipf", 1.0))
+RANK_9 = replace(DEEPSEEK, routing=SkewedRouting("hotspot", 0.3, 9))
 
 TABLE = [
     (DEEPSEEK, PACED, TRITON, H100, None),
@@ -42,9 +51,33 @@ TABLE = [
         "split ratio cuts a batch in 2, not in 3",
     ),
     (BF16, PACED, TRITON, H100, "experts triton reads NVFP4 weights; bf16 runs on experts torch"),
+    (FP8, PACED, TORCH, H100, None),
+    (replace(FP8, dispatch_dtype="bf16"), PACED, TORCH, H100, None),
+    (replace(FP8, dispatch_dtype="nvfp4"), PACED, TORCH, H100, "precision fp8 dispatches fp8 or bf16, not nvfp4"),
+    (replace(FP8, model=SMALL.model), PACED, TORCH, CPU, None),
+    (FP8, PACED, TRITON, H100, "experts triton reads NVFP4 weights; fp8 runs on experts torch"),
+    (FP8, PACED, TORCH, A100, "precision fp8 on a GPU needs compute capability 9.0, this GPU has 8.0"),
+    (FP8, PACED, TORCH, B200, "precision fp8 on a GPU needs compute capability 9.0, this GPU has 10.0"),
+    (BF16, PACED, TORCH, B200, None),
     (NARROW, PACED, TRITON, H100, "experts triton needs hidden_size to be a multiple of 64, got 96"),
     (NARROW, PACED, TORCH, H100, None),
     (SMALL, PACED, TRITON, CPU, "experts triton needs a CUDA GPU"),
+    (DEEPSEEK, PACED, replace(TRITON, max_tokens_per_rank=1024), H100, None),
+    (
+        DEEPSEEK,
+        PACED,
+        replace(TRITON, max_tokens_per_rank=1023),
+        H100,
+        "max_tokens_per_rank 1023 has no room for 1024 tokens",
+    ),
+    (
+        DEEPSEEK,
+        PACED,
+        replace(TORCH, worst_case_layout="per_expert"),
+        H100,
+        "worst_case_layout per_expert needs experts triton, got torch",
+    ),
+    (replace(DEEPSEEK, precision="nvfp4"), PACED, replace(TRITON, worst_case_layout="per_expert"), H100, None),
     (BF16, PACED, TORCH, NO_TRITON, "CUDA stages need triton, which is not installed"),
     (BF16, PACED, TORCH, T4, "bf16 needs compute capability 8.0, this GPU has 7.5"),
     (SMALL, replace(PACED, comm_sms=132), TORCH, H100, "link occupies 132 of the GPU's 132 SMs"),
@@ -63,6 +96,56 @@ TABLE = [
     (WIDE, HOST_LINK, TRITON, H100, None),
     (BF16, HOST_LINK, replace(TORCH, receive="exact"), H100, None),
     (SMALL, HOST_LINK, TORCH, CPU, "link host_link needs a CUDA GPU"),
+    (W4A4, PACED, TRITON, H100, None),
+    (W4A4, LOCAL, TORCH, CPU, None),
+    (replace(W4A4, dispatch_dtype="bf16"), PACED, TRITON, H100, None),
+    (
+        replace(W4A4, dispatch_dtype="fp8"),
+        PACED,
+        TRITON,
+        H100,
+        "precision nvfp4 dispatches nvfp4 or bf16, not fp8",
+    ),
+    (
+        replace(DEEPSEEK, dispatch_dtype="nvfp4"),
+        PACED,
+        TRITON,
+        H100,
+        "precision nvfp4-w4a16 dispatches bf16, not nvfp4",
+    ),
+    (DEEPSEEK, COLLECTIVE, TRITON, EIGHT, None),
+    (DEEPSEEK, COLLECTIVE, replace(TRITON, receive="exact"), EIGHT, None),
+    (SMALL, COLLECTIVE, TORCH, replace(CPU, ranks=8), None),
+    (replace(SMALL, ep_size=1), COLLECTIVE, TORCH, CPU, None),
+    (
+        DEEPSEEK,
+        COLLECTIVE,
+        TRITON,
+        H100,
+        "link collective needs 8 processes, one a rank: bench sweep --nproc 8 (or another ep_size), got 1",
+    ),
+    (replace(DEEPSEEK, ep_size=4), COLLECTIVE, TRITON, EIGHT, "--nproc 4 (or another ep_size), got 8"),
+    (DEEPSEEK, PACED, TRITON, EIGHT, "link paced stands for one rank: run it without --nproc"),
+    (replace(DEEPSEEK, ep_size=1), LOCAL, TRITON, EIGHT, "link local stands for one rank: run it without --nproc"),
+    (SKEWED, PACED, TRITON, H100, None),
+    (SKEWED, HOST_LINK, replace(TRITON, receive="exact"), H100, None),
+    (SKEWED, COLLECTIVE, TRITON, EIGHT, None),
+    (RANK_9, LOCAL, TRITON, H100, "routing has rank 9: ep_size 8 has ranks 0..7"),
+    (replace(RANK_9, ep_size=16), LOCAL, TRITON, H100, None),
+    (
+        replace(DEEPSEEK, routing=SkewedRouting("zipf", 1.0, "mean")),
+        COLLECTIVE,
+        TRITON,
+        EIGHT,
+        "link collective runs every rank: skewed routing takes no rank there, got mean",
+    ),
+    (
+        replace(SKEWED, ep_size=16),
+        CX7,
+        TRITON,
+        H100,
+        "link counts (token, node) rows: routing must be model or uniform, got zipf-1-hottest",
+    ),
 ]
 
 
@@ -89,17 +172,42 @@ def test_memory_is_compared_with_weights_and_buffers_together() -> None:
     assert unsupported_reason(DEEPSEEK, PACED, TRITON.unsplit(), replace(H100, memory_bytes=fits << 20))
 
 
-def test_what_host_link_packs_before_it_leaves_needs_memory_too() -> None:
+def test_a_split_makes_room_for_a_batch_that_does_not_fit_unsplit() -> None:
+    """DeepSeek-V3 EP8, a GEMM's two sides in layout ``per_expert``: (7168 + 4096) x 2 bytes x 32 experts x 8 ranks x
+    tokens are 44 GiB for a largest batch of 8192 tokens and 88 GiB for 16384; half of that split in 2."""
+    apart = replace(TRITON, worst_case_layout="per_expert", max_tokens_per_rank=8192)
+    larger = replace(apart, max_tokens_per_rank=16384)
+    assert unsupported_reason(DEEPSEEK, PACED, apart.unsplit(), H100) is None
+    assert unsupported_reason(DEEPSEEK, PACED, larger, H100) is None
+    assert str(unsupported_reason(DEEPSEEK, PACED, larger.unsplit(), H100)).startswith("needs about 91.")
+    a100 = replace(A100, memory_bytes=40 * 2**30)
+    assert str(unsupported_reason(DEEPSEEK, PACED, apart.unsplit(), a100)).startswith("needs about 47.")
+    assert unsupported_reason(DEEPSEEK, PACED, apart, a100) is None
+    packed = replace(larger, worst_case_layout="packed").unsplit()
+    assert unsupported_reason(DEEPSEEK, PACED, packed, H100) is None
+
+
+def test_what_is_packed_before_it_leaves_needs_memory_too() -> None:
     needs = {
         link: next(
             mib
             for mib in range(1024, 80 * 1024, 16)
-            if not unsupported_reason(BF16, link, TORCH, replace(H100, memory_bytes=mib << 20))
+            if not unsupported_reason(BF16, link, TORCH, replace(machine, memory_bytes=mib << 20))
         )
-        for link in (LOCAL, HOST_LINK)
+        for link, machine in ((LOCAL, H100), (HOST_LINK, H100), (COLLECTIVE, EIGHT))
     }
     # 512 tokens in about 5 copies of 14336 bytes, of 92 % of the memory
     assert needs[HOST_LINK] - needs[LOCAL] == pytest.approx(512 * 4 * 14336 / 0.92 / 2**20, abs=20)
+    assert needs[COLLECTIVE] == needs[HOST_LINK]
+
+
+def test_ranks_on_a_cpu_share_its_memory() -> None:
+    of_a_rank = costs.weight_bytes(SMALL, "torch") + costs.buffer_bytes(SMALL, TORCH)
+    of_a_rank += costs.send_buffer_bytes(SMALL, TORCH)
+    just_enough = replace(CPU, ranks=8, memory_bytes=math.ceil(8 * of_a_rank / MEMORY_SHARE))
+    assert unsupported_reason(SMALL, COLLECTIVE, TORCH, just_enough) is None
+    less = replace(just_enough, memory_bytes=just_enough.memory_bytes - 100)
+    assert "needs about" in str(unsupported_reason(SMALL, COLLECTIVE, TORCH, less))
 
 
 @pytest.mark.parametrize(
@@ -113,6 +221,8 @@ def test_what_host_link_packs_before_it_leaves_needs_memory_too() -> None:
             ("emulated (exact products)", "modelled comm, measured compute", "hypothetical: link of H800"),
         ),
         (DEEPSEEK, LOCAL, TORCH, H100, ("bf16 weight traffic", "emulated (exact products)")),
+        (W4A4, LOCAL, TORCH, H100, ("bf16 weight traffic", "emulated (exact products)")),
+        (W4A4, LOCAL, TRITON, H100, ("emulated (exact products)",)),
         (BF16, LOCAL, TORCH, H100, ()),
         (BF16, PACED, TORCH, replace(H100, name="NVIDIA H800"), ("modelled comm, measured compute",)),
         (
@@ -154,12 +264,48 @@ def test_what_host_link_packs_before_it_leaves_needs_memory_too() -> None:
             H100,
             ("host waits for counts", "measured comm (host link)"),
         ),
+        (BF16, COLLECTIVE, TORCH, EIGHT, ("measured comm (NCCL all-to-all)", "sizes from the pre-drawn routing")),
+        (
+            BF16,
+            COLLECTIVE,
+            Variant("torch", receive="exact"),
+            EIGHT,
+            ("host waits for counts", "measured comm (NCCL all-to-all)"),
+        ),
+        (
+            BF16,
+            COLLECTIVE,
+            TORCH,
+            replace(CPU, ranks=8),
+            (
+                "cpu: functional check, no performance claim",
+                "measured comm (gloo all-to-all)",
+                "sizes from the pre-drawn routing",
+            ),
+        ),
     ],
 )
 def test_every_number_says_what_it_is(
     workload: Workload, link: Link, variant: Variant, machine: Machine, said: tuple[str, ...]
 ) -> None:
     assert labels(workload, link, variant, machine) == said
+
+
+@pytest.mark.parametrize(
+    ("rank", "link", "machine", "said"),
+    [
+        ("hottest", LOCAL, H100, "skewed routing: plays the hottest rank"),
+        ("mean", LOCAL, H100, "skewed routing: plays the mean rank"),
+        (5, LOCAL, H100, "skewed routing: plays rank 5"),
+        ("hottest", COLLECTIVE, EIGHT, "skewed routing: every rank its own load"),
+    ],
+)
+def test_a_skewed_routing_says_which_rank_is_played(
+    rank: int | ChosenRank, link: Link, machine: Machine, said: str
+) -> None:
+    found = labels(replace(DEEPSEEK, routing=SkewedRouting("zipf", 1.0, rank)), link, TRITON, machine)
+    assert said in found
+    assert not any("skewed" in label for label in labels(DEEPSEEK, link, TRITON, machine))
 
 
 def test_a_variant_that_turns_itself_off_says_so_and_may_not_advise() -> None:

@@ -7,6 +7,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -287,8 +288,8 @@ def test_fifty_runs_leave_no_thread_and_no_micro_batch(monkeypatch: pytest.Monke
     run = built.run(Variant("torch", engine="threads", split_factor=3))
     start, made = built.stages.start, []
 
-    def spying(slices: list[slice]) -> list[UbatchState]:
-        states = start(slices)
+    def spying(*arguments: Any) -> list[UbatchState]:
+        states = start(*arguments)
         made.extend(map(weakref.ref, states))
         return states
 

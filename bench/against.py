@@ -1,0 +1,150 @@
+"""Build the comparison of two run folders: what is compared, in which order, beside which doubts. Makes no text."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bench import report
+from bench.deciding import facts
+from bench.deciding.across import Axis, axis_named
+from bench.deciding.between import Between, Change, compare_runs
+from bench.deciding.facts import Differing
+from bench.deciding.gate import gate
+from bench.deciding.join import Series, series_of
+from bench.errors import BenchError, Exit
+from bench.measure.settings import MeasureSettings
+from bench.report import Run
+from bench.results import Trial
+from moe_impl.options import Machine
+
+
+@dataclass(frozen=True)
+class Section:
+    """One series of NEW against one of BASE, rows by token count."""
+
+    base: Series
+    new: Series
+    rows: tuple[Change, ...]
+
+
+@dataclass(frozen=True)
+class Against:
+    """Run against run."""
+
+    base: Path
+    new: Path
+    across: str | None
+    """The axis along which cases may differ."""
+    measure: MeasureSettings
+    """BASE's: its margins decide."""
+    machines: tuple[Machine, ...]
+    between: Between
+    sections: tuple[Section, ...]
+    unlike: tuple[Differing, ...]
+    """Why the runs are not comparable, where they were compared anyway: a doubt of every row."""
+    environment: tuple[Differing, ...]
+    """What else differs: software, clocks, settings, how it was measured."""
+    same_run: bool
+    """BASE and NEW are one folder."""
+    absolute: bool
+    """Times may end a gate."""
+    gate: Exit | None
+    """What the gate ends with; None without one."""
+
+    @property
+    def on_cpu(self) -> bool:
+        return all(machine.device == "cpu" for machine in self.machines)
+
+
+def build(
+    base: Run,
+    new: Run,
+    *,
+    across: str | None = None,
+    filter_text: str | None = None,
+    anyway: bool = False,
+    absolute: bool = False,
+    gated: bool = False,
+) -> Against:
+    """Compare two opened run folders.
+
+    Args:
+        base: sets the standard.
+        new: is judged.
+        across: the axis along which the cases may differ.
+        filter_text: cases and variants to keep, of both.
+        anyway: compare runs that are not alike.
+        absolute: let times end a gate too.
+        gated: say what a gate ends with.
+
+    Raises:
+        BenchError: not alike and not ``anyway``, nothing in common, no Trials; an unknown axis, a filter that matches
+            nothing in either run.
+    """
+    axis = axis_named(across)
+    base_trials, new_trials = _trials(base), _trials(new)
+    base_trials, new_trials = _only(base_trials, new_trials, filter_text)
+    unlike = facts.unlike(base_trials, new_trials) if base_trials and new_trials else ()
+    if unlike and not anyway:
+        said = "; ".join(f"{fact.name} {fact.base} against {fact.new}" for fact in unlike)
+        raise BenchError(
+            f"{base.path} and {new.path} are not comparable: {said} (--anyway compares them, with that doubt)",
+            code=Exit.NOT_COMPARABLE,
+        )
+    measure = base.config().measure
+    between = compare_runs(base_trials, new_trials, measure, axis)
+    if not (between.changes or between.not_compared or between.turned_off):
+        raise BenchError(_nothing(base, new, axis, between), code=Exit.NOT_COMPARABLE)
+    return Against(
+        base=base.path,
+        new=new.path,
+        across=across,
+        measure=measure,
+        machines=tuple(dict.fromkeys(trial.machine for trial in (*base_trials, *new_trials))),
+        between=between,
+        sections=_sections(between.changes),
+        unlike=unlike,
+        environment=facts.differing(_recorded(base), _recorded(new)),
+        same_run=base.path.resolve() == new.path.resolve(),
+        absolute=absolute,
+        gate=gate(between, alike=not unlike, absolute=absolute) if gated else None,
+    )
+
+
+def _trials(run: Run) -> list[Trial]:
+    trials = run.trials()
+    if not trials:
+        raise BenchError(f"{run.path}: no results yet; nothing to compare", code=Exit.NOT_COMPARABLE)
+    return trials
+
+
+def _only(base: list[Trial], new: list[Trial], filter_text: str | None) -> tuple[list[Trial], list[Trial]]:
+    """What the filter keeps of both. One that matches in BASE alone is no mistake: that leaves rows unmatched."""
+    kept = report.only([*base, *new], filter_text)
+    cases = {trial.case_id for trial in kept}
+    num_base = sum(trial.case_id in cases for trial in base)
+    return kept[:num_base], kept[num_base:]
+
+
+def _recorded(run: Run) -> dict[str, object]:
+    return {**run.environment(), "measure": asdict(run.config().measure)}
+
+
+def _nothing(base: Run, new: Run, axis: Axis | None, between: Between) -> str:
+    if axis is None:
+        return f"{base.path} and {new.path}: nothing to compare, {base.path} timed no overlapped variant"
+    order = ", ".join(axis.values)
+    return (
+        f"{base.path} and {new.path}: nothing to compare across {axis.name}, BASE's must come before NEW's in {order}"
+    )
+
+
+def _sections(changes: Sequence[Change]) -> tuple[Section, ...]:
+    groups: dict[tuple[Series, Series], list[Change]] = {}
+    for row in changes:
+        sides = (series_of(side.workload, side.link, side.variant) for side in (row.base, row.new))
+        base, new = sides
+        groups.setdefault((base, new), []).append(row)
+    return tuple(
+        Section(base, new, tuple(sorted(rows, key=lambda row: row.tokens))) for (base, new), rows in groups.items()
+    )

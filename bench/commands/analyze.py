@@ -1,0 +1,31 @@
+"""``bench analyze FILE``: is it overlapping at all? Metrics of a profile, ours or a stranger's."""
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--map", "rules", type=click.Path(path_type=Path), help="Rules (YAML) for reading somebody else's trace.")
+@click.option("--json", "as_json", is_flag=True, help="Print data instead of tables.")
+def command(file: Path, rules: Path | None, as_json: bool) -> int:
+    """Say how much communication FILE hides, and what the GPU waited for.
+
+    FILE is an Nsight Systems SQLite export (nsys export --type sqlite) or a torch.profiler trace (.json, .json.gz).
+    """
+    from bench.errors import Exit
+    from bench.render import analysis as render
+    from bench.render.printing import show
+    from bench.timeline.analysis import analyse
+    from bench.timeline.read import read
+    from bench.timeline.rules_file import KNOWN, load_rules
+
+    found = analyse(read(file), load_rules(rules or KNOWN))
+    if as_json:
+        click.echo(json.dumps([render.as_data(run) for run in found], indent=2))
+    else:
+        for run in found:
+            show(render.as_table(run))
+    return int(Exit.DONE)

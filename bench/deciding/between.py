@@ -1,0 +1,273 @@
+"""Decide run against run: has TBO's speed-up T1/T2o, in which drift cancels, changed from BASE to NEW?
+
+The change is log(speed-up of NEW) - log(speed-up of BASE), each side's pass means an independent sample
+(bench.deciding.welch). Absolute times stand beside it; what differs between two runs of the same code (clocks,
+temperature, neighbours) is all in them, so they are judged against the noise floor between processes.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from statistics import fmean, median
+from typing import TypeVar
+
+from bench.deciding import compare, join, welch
+from bench.deciding.across import Axis, Place, pair
+from bench.deciding.compare import Comparison, Reason, Verdict
+from bench.deciding.welch import Difference
+from bench.measure.settings import MeasureSettings
+from bench.results import Measurement, Status, Trial
+from moe_impl.options import Role, Variant
+
+
+class Doubt(StrEnum):
+    """Why a verdict between two runs is UNDECIDED. The list is closed."""
+
+    CPU = Reason.CPU.value
+    TURNED_OFF = "TBO turned itself off in one run"
+    BASELINE_MISSING = Reason.BASELINE_MISSING.value
+    BASELINE_FAILED = "T1 failed or was skipped in BASE"
+    PASS_FAILED = "failed in at least one pass of BASE"
+    UNPAIRED = Reason.UNPAIRED.value
+    MACHINES_DIFFER = "passes of one run were on different machines or timers"
+    FEW_PASSES = "fewer than two passes of a run timed both T1 and T2o"
+    STRADDLES = Reason.STRADDLES.value
+    TOUCHES_MARGIN = Reason.TOUCHES_MARGIN.value
+    NOISE_FLOOR = "the interval reaches into the noise floor between processes"
+    FALSE_DISCOVERY = "does not survive the false discovery rate of the whole table"
+
+
+FORBIDS = {
+    Reason.CPU: Doubt.CPU,
+    Reason.TURNED_OFF: Doubt.TURNED_OFF,
+    Reason.BASELINE_MISSING: Doubt.BASELINE_MISSING,
+    Reason.BASELINE_FAILED: Doubt.BASELINE_FAILED,
+    Reason.PASS_FAILED: Doubt.PASS_FAILED,
+    Reason.UNPAIRED: Doubt.UNPAIRED,
+    Reason.MACHINES_DIFFER: Doubt.MACHINES_DIFFER,
+    Reason.ONE_PASS: Doubt.FEW_PASSES,
+    Reason.FEW_COMMON_PASSES: Doubt.FEW_PASSES,
+}
+"""What either run's own verdict lacks and this one then lacks too; an interval too wide there is none of it."""
+CLAIMS = frozenset({Verdict.FASTER, Verdict.SLOWER})
+"""What says that there is a difference, and may say so by chance."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """One role's time in both runs."""
+
+    role: Role
+    base_s: float | None
+    """Median of all samples."""
+    new_s: float | None
+    difference: Difference | None
+    """Of the mean log time of each pass: its ratio is new / base, above 1 for a slower NEW. None: not timed."""
+    verdict: Verdict
+    """Of NEW against BASE."""
+    reasons: tuple[Doubt, ...]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One T2o of NEW against its counterpart in BASE, each as a speed-up over its own T1."""
+
+    base: Comparison
+    new: Comparison
+    difference: Difference | None
+    """Of the log speed-ups: its ratio is above 1 where TBO gains more in NEW. None: a side has no speed-up."""
+    verdict: Verdict
+    """FASTER: TBO's speed-up grew."""
+    reasons: tuple[Doubt, ...]
+    times: tuple[Times, Times]
+    """T1's and T2o's."""
+
+    @property
+    def tokens(self) -> int:
+        return self.new.workload.tokens
+
+
+@dataclass(frozen=True)
+class NotCompared:
+    """A row of BASE for which NEW has no whole answer."""
+
+    place: Place
+    """In BASE."""
+    value: str | None = None
+    """Of the axis compared across, at which NEW lacks it."""
+    role: Role | None = None
+    """Which of NEW's runs gave no time; None: NEW does not hold the row."""
+    status: Status | None = None
+    reason: str | None = None
+    passes: tuple[int, ...] = ()
+    """Of NEW, in which it ended so."""
+
+
+@dataclass(frozen=True)
+class Between:
+    """All of BASE against all of NEW."""
+
+    changes: tuple[Change, ...]
+    not_compared: tuple[NotCompared, ...]
+    """Rows of BASE."""
+    only_in_new: tuple[Place, ...]
+    turned_off: tuple[Place, ...]
+    """Where TBO turned itself off in both runs: off against off says nothing of TBO."""
+
+
+def compare_runs(
+    base: Sequence[Trial], new: Sequence[Trial], measure: MeasureSettings, axis: Axis | None = None
+) -> Between:
+    """Every overlapped variant that BASE timed, against its counterpart in NEW.
+
+    Args:
+        base: the Trials of the run that sets the standard.
+        new: those of the run that is judged.
+        measure: the margins, BASE's.
+        axis: along which the cases of the two may differ.
+    """
+    base_rows = {_place(row): row for row in compare.compare_off_on(base, measure)}
+    new_rows = {_place(row): row for row in compare.compare_off_on(new, measure)}
+    held = _overlapped(new)
+    found = pair(list(base_rows), list(held), axis)
+    base_passes, changes, turned_off = _overlapped(base), [], []
+    not_compared = [NotCompared(place, value) for place, value in found.without_counterpart]
+    for at, there in found.pairs:
+        if failed := _not_timed(at, there, held[there], axis):
+            not_compared.append(failed)
+        elif not (base_rows[at].ran_tbo or new_rows[there].ran_tbo):
+            turned_off.append(at)
+        else:
+            rows, passes = (base_rows[at], new_rows[there]), (base_passes[at], held[there])
+            changes.append(_change(*rows, *passes, measure))
+    only_in_new = tuple(place for place in found.only_in_new if place in new_rows)
+    return Between(_true_together(changes), tuple(not_compared), only_in_new, tuple(turned_off))
+
+
+def _place(row: Comparison) -> Place:
+    return Place(row.workload, row.link, row.variant)
+
+
+def _overlapped(trials: Iterable[Trial]) -> dict[Place, list[Trial]]:
+    """Every T2o of a run, timed or not, with its case's passes."""
+    return {
+        Place(passes[0].workload, passes[0].link, variant): passes
+        for passes in join.by_case(trials).values()
+        for variant in join.variants_of(passes)
+        if variant.role == "T2o"
+    }
+
+
+def _not_timed(at: Place, there: Place, passes: Sequence[Trial], axis: Axis | None) -> NotCompared | None:
+    """How NEW's T2o or its T1 first ended without a time, in any pass: what crashes once has not passed."""
+    for variant in (there.variant, there.variant.unsplit()):
+        timed = join.timed(passes, variant)
+        bad = {p: m for p, m in join.measured(passes, variant).items() if p not in timed}
+        if bad:
+            first = next(iter(bad.values()))
+            alike = tuple(p for p, m in bad.items() if m.status is first.status)
+            value = axis.value(there.workload) if axis else None
+            return NotCompared(at, value, variant.role, first.status, first.reason, alike)
+    return None
+
+
+def _change(
+    base: Comparison,
+    new: Comparison,
+    base_passes: Sequence[Trial],
+    new_passes: Sequence[Trial],
+    measure: MeasureSettings,
+) -> Change:
+    doubts = tuple(dict.fromkeys(FORBIDS[reason] for reason in (*base.reasons, *new.reasons) if reason in FORBIDS))
+    difference = None
+    if base.estimate is not None and new.estimate is not None:
+        difference = Difference(base.estimate.pass_logs, new.estimate.pass_logs)
+    verdict, reasons = _decided(difference, doubts, lambda known: decide_change(known, measure))
+
+    def times(before: Variant, after: Variant) -> Times:
+        then, now = join.timed(base_passes, before), join.timed(new_passes, after)
+        logs = tuple(_pass_logs(then.values())), tuple(_pass_logs(now.values()))
+        known = Difference(*logs) if all(logs) else None
+        return Times(
+            after.role,
+            median(join.samples_s(then.values())) if then else None,
+            median(join.samples_s(now.values())) if now else None,
+            known,
+            *_decided(known, doubts, lambda found: decide_time(found, measure)),
+        )
+
+    both = times(base.variant.unsplit(), new.variant.unsplit()), times(base.variant, new.variant)
+    return Change(base, new, difference, verdict, reasons, both)
+
+
+def _pass_logs(measurements: Iterable[Measurement]) -> list[float]:
+    """Mean log time of each pass."""
+    return [fmean(map(math.log, m.samples_s)) for m in measurements]
+
+
+Decided = tuple[Verdict, tuple[Doubt, ...]]
+
+
+def _decided(
+    difference: Difference | None, doubts: tuple[Doubt, ...], rule: Callable[[Difference], Decided]
+) -> Decided:
+    """The rule's verdict, unless something forbids one."""
+    if difference is None or doubts:
+        return Verdict.UNDECIDED, doubts or (Doubt.FEW_PASSES,)
+    return rule(difference)
+
+
+def decide_change(difference: Difference, measure: MeasureSettings) -> Decided:
+    """The margins of a verdict within a run."""
+    verdict, reasons = compare.decide(difference, measure)
+    return verdict, tuple(FORBIDS[reason] if reason in FORBIDS else Doubt(reason.value) for reason in reasons)
+
+
+def decide_time(difference: Difference, measure: MeasureSettings) -> Decided:
+    """Of a time: a difference must lie beyond the margin and beyond the noise floor, one standard deviation of passes.
+
+    Passes of one run share what may differ from run to run, so their interval alone is too sure of itself.
+    """
+    low, high, floor = difference.low, difference.high, difference.between_sd
+    if low is None or high is None or floor is None:
+        return Verdict.UNDECIDED, (Doubt.FEW_PASSES,)
+    beyond = max(floor, math.log1p(measure.decide_beyond))
+    if math.log(low) > beyond:
+        return Verdict.SLOWER, ()
+    if math.log(high) < -beyond:
+        return Verdict.FASTER, ()
+    if low >= 1 - measure.same_within and high <= 1 + measure.same_within:
+        return Verdict.SAME, ()
+    return Verdict.UNDECIDED, (Doubt.NOISE_FLOOR,)
+
+
+def _true_together(changes: Sequence[Change]) -> tuple[Change, ...]:
+    """The same rows, those UNDECIDED whose difference so long a table shows by chance; times are a table of their own.
+
+    The tests of a table are all that had an interval and nothing against them, whatever they said.
+    """
+    all_times = _surviving([time for row in changes for time in row.times])
+    return tuple(
+        replace(row, times=(off, on))
+        for row, off, on in zip(_surviving(changes), all_times[::2], all_times[1::2], strict=True)
+    )
+
+
+Judged = TypeVar("Judged", Change, Times)
+
+
+def _surviving(judged: Sequence[Judged]) -> list[Judged]:
+    p_values = [_p_value(one) for one in judged]
+    held = iter(welch.discoveries([p for p in p_values if p is not None]))
+    return [
+        one
+        if p is None or next(held) or one.verdict not in CLAIMS
+        else replace(one, verdict=Verdict.UNDECIDED, reasons=(Doubt.FALSE_DISCOVERY,))
+        for one, p in zip(judged, p_values, strict=True)
+    ]
+
+
+def _p_value(one: Change | Times) -> float | None:
+    forbidden = set(one.reasons) & set(FORBIDS.values())
+    return None if one.difference is None or forbidden else one.difference.p_value

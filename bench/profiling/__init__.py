@@ -1,0 +1,1 @@
+"""``bench profile``: run one case under a profiler, keep the raw report, and say what it shows."""

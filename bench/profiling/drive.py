@@ -1,0 +1,130 @@
+"""Start a tool round the profiled process, and leave its raw reports and what can be read of them in a folder."""
+
+import os
+import secrets
+import shlex
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from bench.doctor import tools
+from bench.errors import BenchError, Exit
+from bench.profiling.request import Request, dump, trace_name
+from bench.running.worker_process import exit_words, one_line, worker_environment
+
+LIMIT_S = 900.0
+NSYS_OPTIONS = (
+    "--trace=cuda,nvtx",
+    "--cuda-event-trace=false",  # it may order streams that nothing else orders
+    "--cuda-graph-trace=node",
+    "--sample=none",
+    "--cpuctxsw=none",
+    "--capture-range=cudaProfilerApi",
+    "--capture-range-end=stop",
+    "--discard-environment=true",
+    "--force-overwrite=true",
+)
+CANARY = "MOE_TBO_BENCH_CANARY"
+"""An environment variable of a random value: where a report holds it, it holds the environment."""
+
+
+def target_command() -> tuple[str, ...]:
+    """The profiled process. ``-P``: a file of the user's folder must not shadow a module of ours."""
+    return (sys.executable, "-P", "-m", "bench.profiling.target")
+
+
+def profile(request: Request, start: Sequence[str] | None = None) -> list[Path]:
+    """Run the request; returns what ``bench analyze`` reads, one file or one a variant.
+
+    Args:
+        start: the profiled process, where a test puts another one in its place.
+
+    Raises:
+        BenchError: the tool is missing, the process failed, or a report holds the process environment.
+    """
+    folder = Path(request.folder)
+    process = tuple(start or target_command())
+    if request.tool == "torch":
+        _run(process, request)
+        return [folder / trace_name(index) for index in range(len(request.case.variants))]
+    nsys = tools.find_tool("nsys", "*/host/target-linux-x64/nsys")
+    if nsys is None:
+        raise BenchError("nsys is neither on PATH nor inside Nsight Compute (bench doctor says what is missing)")
+    report = folder / "nsys"
+    canary = secrets.token_hex(16)
+    _run((str(nsys), "profile", *NSYS_OPTIONS, f"--output={report}", *process), request, {CANARY: canary})
+    export = _exported(nsys, report)
+    if holds(export, canary):
+        export.unlink()
+        raise BenchError(f"{export}: holds the environment of the profiled process, which may hold secrets: deleted")
+    return [export]
+
+
+def _run(words: Sequence[str], request: Request, more: dict[str, str] | None = None) -> None:
+    """Raises BenchError with the process's last words where it fails."""
+    environment = {**worker_environment(), **(more or {})}
+    try:
+        done = subprocess.run(words, input=dump(request), capture_output=True, env=environment, timeout=LIMIT_S)
+    except subprocess.TimeoutExpired as late:
+        raise BenchError(f"the profiled process took over {LIMIT_S:.0f} s: {shlex.join(words)}") from late
+    if done.returncode:
+        said = one_line(done.stderr.decode(errors="replace")) or one_line(done.stdout.decode(errors="replace"))
+        code = Exit.BAD_INPUT if done.returncode == Exit.BAD_INPUT else Exit.INTERNAL
+        raise BenchError(f"the profiled process {exit_words(done.returncode)}: {said}", code=code)
+
+
+def _exported(nsys: Path, report: Path) -> Path:
+    """The SQLite export of a report; from a .qdstrm, which nsys leaves where its importer did not start, by hand."""
+    raw, rep, export = (report.with_suffix(suffix) for suffix in (".qdstrm", ".nsys-rep", ".sqlite"))
+    if not rep.exists() and raw.exists():
+        importer = tools.newest(nsys.parent.parent.glob("linux-desktop*/QdstrmImporter"))
+        if importer is None:
+            raise BenchError(f"{raw}: nsys left no report, and there is no QdstrmImporter beside it")
+        said = tools.output_of([str(importer), "-i", str(raw), "-o", str(rep)])
+        if not rep.exists():
+            raise BenchError(f"{raw}: QdstrmImporter made no report of it ({one_line(said)}); see bench doctor")
+    if not rep.exists():
+        raise BenchError(f"{rep}: nsys left no report", code=Exit.INTERNAL)
+    said = tools.output_of(
+        [str(nsys), "export", "--type=sqlite", "--force-overwrite=true", f"--output={export}", str(rep)]
+    )
+    if not export.exists():
+        raise BenchError(f"{rep}: cannot be exported: {one_line(said)}", code=Exit.INTERNAL)
+    return export
+
+
+def holds(export: Path, text: str) -> bool:
+    """Whether any text of any table contains ``text``: nsys keeps the environment in several."""
+    with closing(sqlite3.connect(f"{export.resolve().as_uri()}?mode=ro", uri=True)) as db:
+        for (table,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            texts = [row[1] for row in db.execute(f'PRAGMA table_info("{table}")') if row[2].upper() in ("TEXT", "")]
+            for column in texts:
+                query = f'SELECT 1 FROM "{table}" WHERE instr("{column}", ?) LIMIT 1'
+                if db.execute(query, (text,)).fetchone():
+                    return True
+    return False
+
+
+def repeat(config: Path, case_id: str, request: Request) -> str:
+    """The command that makes this profile again."""
+    words = ["bench", "profile", str(config), "--case", case_id, "--tool", request.tool, "--out", request.folder]
+    return shlex.join(words)
+
+
+def folder_for(out: Path | None, case_id: str, tool: str) -> Path:
+    """The folder asked for, or ``profiles/<case>-<tool>``; made where it is missing.
+
+    Raises:
+        BenchError: it is there and not empty.
+    """
+    folder = out or Path("profiles") / f"{case_id}-{tool}"
+    if folder.exists() and any(folder.iterdir()):
+        raise BenchError(f"--out: {folder} is not empty")
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise BenchError(f"--out: {folder}: {error.strerror}") from error
+    return folder.resolve()

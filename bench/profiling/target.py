@@ -1,0 +1,101 @@
+"""The process that is profiled: runs every variant of one case, annotated, while the tool looks.
+
+python -P -m bench.profiling.target < request.json
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from bench import correctness
+from bench.environment import check_torch, choose_device
+from bench.errors import BenchError, Exit
+from bench.profiling.request import WARM_ITERATIONS, Request, load, trace_name
+from bench.targets import Target, Targets
+from moe_impl.annotate import annotated_iteration, annotated_op
+from moe_impl.options import Variant
+from moe_impl.variant_run import VariantRun
+
+
+def checked_run(target: Target, variant: Variant) -> VariantRun:
+    """The variant's callable, after it agreed with the oracle: no timeline of a wrong run.
+
+    Raises:
+        BenchError: it did not.
+    """
+    run = target.run(variant, lambda position: None)
+    _, traces = run.traced()
+    precision = target.workload.precision
+    errors = [correctness.errors(t.y_TH, target.oracle(layer, t), precision) for layer, t in enumerate(traces)]
+    check = correctness.judge(precision, errors, None)
+    if not check.passed:
+        raise BenchError(f"{variant.label} differs from the oracle by {check.relative_error:.1e}: not profiled")
+    return run
+
+
+def iterate(run: VariantRun, iterations: int) -> None:
+    """Annotated iterations; ends with an idle device, so that nothing leaks into what follows."""
+    for index in range(iterations):
+        with annotated_iteration(run.label, index):
+            run(annotated_op)
+    torch.cuda.synchronize()
+
+
+def warm_up(run: VariantRun) -> None:
+    """Iterations without ranges, outside of what is recorded."""
+    for _ in range(WARM_ITERATIONS):
+        run()
+    torch.cuda.synchronize()
+
+
+@contextmanager
+def with_torch(trace: Path) -> Iterator[None]:
+    """Kineto; threads other than this one are seen through its experimental switch."""
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    every_thread = torch._C._profiler._ExperimentalConfig(profile_all_threads=True)
+    with torch.profiler.profile(activities=activities, experimental_config=every_thread) as profiler:
+        yield
+    profiler.export_chrome_trace(str(trace))
+
+
+@contextmanager
+def with_nsys() -> Iterator[None]:
+    """The part of the process that nsys records: between two calls of the CUDA profiler's API."""
+    torch.cuda.profiler.start()
+    yield
+    torch.cuda.profiler.stop()
+
+
+def run(request: Request) -> None:
+    """All variants, each by itself. nsys records one range, in which the iterations' names tell them apart."""
+    target = Targets(choose_device("cuda")).build(request.case)
+    runs = [checked_run(target, variant) for variant in request.case.variants]
+    for one in runs:
+        warm_up(one)
+    if request.tool == "nsys":
+        with with_nsys():
+            for one in runs:
+                iterate(one, request.iterations)
+        return
+    for index, one in enumerate(runs):
+        with with_torch(Path(request.folder) / trace_name(index)):
+            iterate(one, request.iterations)
+
+
+def main() -> int:
+    """Returns the exit code."""
+    try:
+        check_torch()
+        run(load(sys.stdin.buffer.read()))
+    except BenchError as error:
+        print(error, file=sys.stderr)
+        return error.code
+    return Exit.DONE
+
+
+if __name__ == "__main__":
+    with torch.inference_mode():
+        sys.exit(main())

@@ -1,0 +1,80 @@
+"""All that ``bench analyze`` says of a profile: its iterations, what they have in common, and its doubts. Data only."""
+
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+
+from bench.timeline.attribute import Attributed, Rules, attribute
+from bench.timeline.diagnose import Cause, diagnose
+from bench.timeline.metrics import IterationMetrics, iterations
+from bench.timeline.model import UNKNOWN, Profile
+
+UNKNOWN_SHARE_DOUBTED = 0.05
+"""Of busy time: with more of no known lane, overlap is a guess."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One run of a profile."""
+
+    run: str
+    """Its name; empty where the profile names none."""
+    source: str
+    iterations: tuple[IterationMetrics, ...]
+    work: int
+    streams: tuple[int, ...]
+    unattributed: int
+    """Work in no known stage."""
+    causes: tuple[Cause, ...]
+    """Why communication is not hidden, the most telling first."""
+    doubts: tuple[str, ...]
+
+    def share(self, name: str) -> float:
+        """Median over iterations of a metric over the span."""
+        return median(getattr(m, name) / m.span_ns if m.span_ns else 0.0 for m in self.iterations)
+
+    @property
+    def span_ns(self) -> float:
+        return median(m.span_ns for m in self.iterations)
+
+    @property
+    def overlap(self) -> float | None:
+        """Median share of communication that was hidden; None where no iteration communicates."""
+        known = [m.overlap for m in self.iterations if m.overlap is not None]
+        return median(known) if known else None
+
+    @property
+    def stages_ns(self) -> dict[str, float]:
+        """Stage -> median over iterations of its busy time; 0 in an iteration without it."""
+        names = dict.fromkeys(name for m in self.iterations for name in m.stages_ns)
+        return {name: median(m.stages_ns.get(name, 0) for m in self.iterations) for name in names}
+
+
+def analyse(profile: Profile, rules: Rules | None = None) -> list[Analysis]:
+    """Attribute and measure; one analysis for each run that the profile names, or one of all its work."""
+    found = attribute(profile, rules)
+    runs = [number for number in range(len(found.run_names.texts)) if (found.run == number).any()]
+    if not runs:
+        return [_analysis("", found)]
+    return [_analysis(found.run_names.text(number), found.of_run(number)) for number in runs]
+
+
+def _analysis(name: str, found: Attributed) -> Analysis:
+    measured, work = iterations(found), found.profile.work
+    doubts = list(found.profile.doubts)
+    if measured[0].iteration == UNKNOWN:
+        doubts.append("no range names an iteration: the whole trace counts as one")
+    unknown = sum(m.unknown_ns for m in measured) / max(1, sum(m.busy_ns for m in measured))
+    if unknown > UNKNOWN_SHARE_DOUBTED:
+        doubts.append(f"{unknown:.0%} of busy time is of no known lane: name its ranges, streams or kernels with --map")
+    return Analysis(
+        name,
+        found.profile.source,
+        tuple(measured),
+        len(work),
+        tuple(np.unique(work.stream).tolist()),
+        int((found.stage == UNKNOWN).sum()),
+        tuple(diagnose(found, measured)),
+        tuple(doubts),
+    )
