@@ -8,7 +8,7 @@ pass is a fresh process, hence the unit that is repeated.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 
 from scipy.special import stdtrit
 
@@ -31,7 +31,7 @@ class Estimate:
     """A speed-up, baseline time over candidate time: above 1 the candidate is faster."""
 
     pass_logs: tuple[float, ...]
-    """Mean log ratio of each pass."""
+    """Median log ratio of each pass: a mean would follow the few samples in which the host was elsewhere."""
     within_sd: float | None
     """Standard deviation of the paired logs within a pass, pooled over passes; None with one pair a pass."""
 
@@ -115,4 +115,4 @@ def estimate(passes: Sequence[Sequence[float]]) -> Estimate:
     spread = [(len(logs) - 1, stdev(logs) ** 2) for logs in passes if len(logs) > 1]
     freedom = sum(weight for weight, _ in spread)
     within = math.sqrt(sum(weight * variance for weight, variance in spread) / freedom) if freedom else None
-    return Estimate(tuple(fmean(logs) for logs in passes), within)
+    return Estimate(tuple(median(logs) for logs in passes), within)
