@@ -6,7 +6,7 @@ the driver then gets no ``around`` at all. Off, too, where no profiler looks.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
@@ -75,5 +75,10 @@ def annotated_iteration(label: str, index: int) -> Iterator[None]:
     if not watched():
         yield
         return
-    with annotate(f"iteration {index} {label}", "iteration", index):
+    with iteration_range(label, index):
         yield
+
+
+def iteration_range(label: str, index: int) -> AbstractContextManager[None]:
+    """The same for a process that knows that it is watched."""
+    return annotate(f"iteration {index} {label}", "iteration", index)

@@ -1,12 +1,13 @@
 """Start a tool round the profiled process, and leave its raw reports and what can be read of them in a folder."""
 
 import os
+import re
 import secrets
 import shlex
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -24,11 +25,16 @@ NSYS_OPTIONS = (
     "--cpuctxsw=none",
     "--capture-range=cudaProfilerApi",
     "--capture-range-end=stop",
-    "--discard-environment=true",
     "--force-overwrite=true",
 )
+DISCARD = "--discard-environment"
+"""An option of later versions; this process's environment is kept from them all (:func:`allowed`)."""
 CANARY = "MOE_TBO_BENCH_CANARY"
-"""An environment variable of a random value: where a report holds it, it holds the environment."""
+"""An environment variable of a random value that no profiled process gets: a report that holds it came by the rest."""
+ALLOWED = re.compile(
+    r"(PATH|LD_LIBRARY_PATH|PYTHONPATH|HOME|TMPDIR|LANG|VIRTUAL_ENV|(CUDA|NVIDIA|NCCL|TRITON|PYTORCH)_\w+)"
+)
+"""What a profiled process needs of the environment, and what changes its timing; profilers keep it in their reports."""
 
 
 def target_command() -> tuple[str, ...]:
@@ -55,7 +61,12 @@ def profile(request: Request, start: Sequence[str] | None = None) -> list[Path]:
         raise BenchError("nsys is neither on PATH nor inside Nsight Compute (bench doctor says what is missing)")
     report = folder / "nsys"
     canary = secrets.token_hex(16)
-    _run((str(nsys), "profile", *NSYS_OPTIONS, f"--output={report}", *process), request, {CANARY: canary})
+    os.environ[CANARY] = canary
+    try:
+        discard = (f"{DISCARD}=true",) if DISCARD in tools.output_of([str(nsys), "profile", "--help"]) else ()
+        _run((str(nsys), "profile", *NSYS_OPTIONS, *discard, f"--output={report}", *process), request)
+    finally:
+        del os.environ[CANARY]
     export = _exported(nsys, report)
     if holds(export, canary):
         export.unlink()
@@ -63,9 +74,14 @@ def profile(request: Request, start: Sequence[str] | None = None) -> list[Path]:
     return [export]
 
 
-def _run(words: Sequence[str], request: Request, more: dict[str, str] | None = None) -> None:
+def allowed(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that a profiled process gets."""
+    return {name: value for name, value in environment.items() if ALLOWED.fullmatch(name)}
+
+
+def _run(words: Sequence[str], request: Request) -> None:
     """Raises BenchError with the process's last words where it fails."""
-    environment = {**worker_environment(), **(more or {})}
+    environment = allowed(worker_environment())
     try:
         done = subprocess.run(words, input=dump(request), capture_output=True, env=environment, timeout=LIMIT_S)
     except subprocess.TimeoutExpired as late:

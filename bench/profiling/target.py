@@ -15,7 +15,7 @@ from bench.environment import check_torch, choose_device
 from bench.errors import BenchError, Exit
 from bench.profiling.request import WARM_ITERATIONS, Request, load, trace_name
 from bench.targets import Target, Targets
-from moe_impl.annotate import annotated_iteration, annotated_op
+from moe_impl.annotate import annotated_op, iteration_range
 from moe_impl.options import Variant
 from moe_impl.variant_run import VariantRun
 
@@ -39,7 +39,7 @@ def checked_run(target: Target, variant: Variant) -> VariantRun:
 def iterate(run: VariantRun, iterations: int) -> None:
     """Annotated iterations; ends with an idle device, so that nothing leaks into what follows."""
     for index in range(iterations):
-        with annotated_iteration(run.label, index):
+        with iteration_range(run.label, index):
             run(annotated_op)
     torch.cuda.synchronize()
 

@@ -38,15 +38,14 @@ def fake_nsys(folder: Path, leaving: str) -> None:
         "if sys.argv[1] == 'profile':\n"
         "    command = [a for a in sys.argv[2:] if not a.startswith('--')]\n"
         "    code = subprocess.run(command).returncode\n"
-        f"    open(option('--output') + {leaving!r}, 'w').write(os.environ['{drive.CANARY}'])\n"
+        f"    open(option('--output') + {leaving!r}, 'w').write(' '.join(os.environ.values()))\n"
         "    sys.exit(code)\n"
         f"shutil.copy({str(SAMPLE)!r}, option('--output'))\n"
-        "if os.environ.get('LEAK'):\n"
-        "    import sqlite3\n"
-        "    db = sqlite3.connect(option('--output'))\n"
-        "    db.execute('CREATE TABLE TARGET_INFO_PLANTED_ENV (name TEXT, value TEXT)')\n"
-        "    db.execute('INSERT INTO TARGET_INFO_PLANTED_ENV VALUES (?, ?)', ('x', open(sys.argv[-1]).read()))\n"
-        "    db.commit()\n"
+        "import sqlite3\n"
+        "db = sqlite3.connect(option('--output'))\n"
+        "db.execute('CREATE TABLE TARGET_INFO_PLANTED_ENV (name TEXT, value TEXT)')\n"
+        "db.execute('INSERT INTO TARGET_INFO_PLANTED_ENV VALUES (?, ?)', ('x', open(sys.argv[-1]).read()))\n"
+        "db.commit()\n"
     )
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
 
@@ -86,15 +85,27 @@ def test_nsys_gets_its_options_and_its_export_is_returned(tmp_path: Path, tools:
     fake_nsys(tools, ".nsys-rep")
     (tmp_path / "out").mkdir()
     (export,) = drive.profile(request(tmp_path / "out", "nsys"), running("import sys; sys.stdin.read()"))
-    assert export.read_bytes() == SAMPLE.read_bytes()
+    assert not drive.holds(export, "no such text")
     assert (tmp_path / "out" / "nsys.nsys-rep").exists(), "the raw report is kept"
+
+
+def test_a_profiled_process_gets_what_it_needs_and_no_secret(
+    tmp_path: Path, tools: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_nsys(tools, ".nsys-rep")
+    monkeypatch.setenv("MY_TOKEN", "s3cret")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
+    (tmp_path / "out").mkdir()
+    (export,) = drive.profile(request(tmp_path / "out", "nsys"), running("import sys; sys.stdin.read()"))
+    assert not drive.holds(export, "s3cret")
+    assert drive.holds(export, "1,0")
 
 
 def test_an_export_that_holds_the_environment_is_deleted(
     tmp_path: Path, tools: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_nsys(tools, ".nsys-rep")
-    monkeypatch.setenv("LEAK", "1")
+    monkeypatch.setattr(drive, "allowed", dict)
     (tmp_path / "out").mkdir()
     with pytest.raises(BenchError, match="holds the environment of the profiled process"):
         drive.profile(request(tmp_path / "out", "nsys"), running("import sys; sys.stdin.read()"))
