@@ -129,11 +129,15 @@ def _section(answer: BreakEven, rows: Iterable[Row]) -> Section:
     )
 
 
+ON_ONE_PLOT = frozenset({"precision", "dispatch_dtype"})
+"""Series that differ in these alone share a plot."""
+
+
 def _panels(sections: Iterable[Section]) -> tuple[Panel, ...]:
     groups: dict[tuple[Any, ...], list[Section]] = {}
     for section in sections:
         workload = section.series.workload
-        shared = (getattr(workload, spec.name) for spec in fields(workload) if spec.name != "precision")
+        shared = (getattr(workload, spec.name) for spec in fields(workload) if spec.name not in ON_ONE_PLOT)
         groups.setdefault((section.series.link, *shared), []).append(section)
     return tuple(Panel(tuple(group)) for group in groups.values())
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from bench import units
 from bench.filters import CASE_KEYS
 from bench.identity import variant_id
-from bench.naming import machine_name
+from bench.naming import machine_name, varying
 from bench.planning import Plan, PlannedCase
 from bench.render.fitting import Fitting
 
@@ -104,17 +104,15 @@ def _many(number: int, one: str, more: str | None = None) -> str:
 
 def _varying(plan: Plan) -> list[str]:
     """Case fields with more than one value, but tokens, which have a column anyway."""
-    return [
-        key
-        for key, read in CASE_KEYS.items()
-        if key != "tokens" and len({read(planned.case) for planned in plan.cases}) > 1
-    ]
+    return [key for key in varying([planned.case for planned in plan.cases]) if key != "tokens"]
 
 
 def _common(plan: Plan) -> Iterator[str]:
     hidden = {"tokens", *_varying(plan)}
     first = plan.cases[0].case
-    yield ", ".join(f"{key} {read(first)}" for key, read in CASE_KEYS.items() if key not in hidden and read(first))
+    shared = {key: read(first) for key, read in CASE_KEYS.items() if key not in hidden}
+    same = {key for key, read in CASE_KEYS.items() if len({read(planned.case) for planned in plan.cases}) == 1}
+    yield ", ".join(f"{key} {value}" for key, value in shared.items() if value and key in same)
 
 
 def _cases(plan: Plan) -> Iterator[RenderableType]:

@@ -215,7 +215,7 @@ def test_plan_counts_first_and_says_that_everything_runs_on_a_large_gpu(plan):
     code, out, _ = plan(H100, PREFILL)
     first, second, *_ = out.splitlines()
     assert code == 0
-    assert first.startswith("14 cases, 70 variants, 5 passes: all cases run here, about ")
+    assert first.startswith("20 cases, 60 variants, 5 passes: all cases run here, about ")
     assert second.startswith("NVIDIA H100 80GB HBM3, 79.2 GiB, 132 SMs")
     assert "Skipped" not in out
     assert "hypothetical: link of H800" in out
@@ -255,7 +255,7 @@ def test_plan_says_memory_reasons_once_for_all_sizes(plan):
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-@pytest.mark.parametrize(("config", "rows"), [(SMOKE, 4), (PREFILL, 14)])
+@pytest.mark.parametrize(("config", "rows"), [(SMOKE, 4), (PREFILL, 20)])
 def test_plan_fits_the_terminal_with_one_line_for_each_case(plan, config, rows, columns):
     _, out, _ = plan(H100, config, columns=columns)
     lines = out.splitlines()
