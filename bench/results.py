@@ -212,13 +212,14 @@ def from_record(record: Any) -> Trial:
     """
     if not isinstance(record, dict):
         raise UnreadableTrialError(f"expected an object, found {type(record).__name__}")
-    if record.get("schema") != SCHEMA_VERSION:
+    if type(record.get("schema")) is not int or record["schema"] != SCHEMA_VERSION:
         raise UnreadableTrialError(f"schema {record.get('schema')!r}, this program reads {SCHEMA_VERSION}")
     body = {key: value for key, value in record.items() if key not in ("schema", "case_id", "case")}
-    stored_variants = []
+    stored_variants, stored_roles = [], []
     try:
-        body |= record["case"]
+        body |= {key: record["case"][key] for key in record["case"].keys()}
         stored_variants = [m.get("variant_id") for m in body["measurements"]]
+        stored_roles = [m.get("role") for m in body["measurements"]]
         body["measurements"] = [
             {key: value for key, value in m.items() if key not in ("variant_id", "role")} for m in body["measurements"]
         ]
@@ -232,6 +233,8 @@ def from_record(record: Any) -> Trial:
         raise UnreadableTrialError(f"case_id {record.get('case_id')!r} does not match its case ({trial.case_id})")
     if stored_variants != [m.variant_id for m in trial.measurements]:
         raise UnreadableTrialError("a variant_id does not match its variant")
+    if stored_roles != [m.role for m in trial.measurements]:
+        raise UnreadableTrialError("a role does not match its variant")
     if unknown := stored_rules.unknown_field(record, to_record(trial)):
         raise UnreadableTrialError(f"{unknown}: unknown field")
     if broken := stored_rules.broken(trial):

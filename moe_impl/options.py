@@ -23,7 +23,7 @@ Engine = Literal["serial", "threads", "streams"]
 Receive = Literal["worst_case", "exact"]
 Launch = Literal["eager"]
 ExpertsName = Literal["torch", "triton"]
-Order = Literal["yield_before", "yield_after"]
+Order = Literal["yield_before", "yield_after", "sglang_prefill", "sglang_decode", "vllm"]
 WorstCaseLayout = Literal["packed", "per_expert"]
 SplitName = Literal["equal", "balanced", "ratio"]
 Role = Literal["T1", "T2s", "T2o"]
@@ -265,8 +265,8 @@ class Variant:
         default=None,  # type: ignore[arg-type]  # resolved at once, below
         metadata={"default_of": lambda variant: DEFAULT_ORDER[variant.receive]},
     )
-    """Where a micro-batch hands over to the next: before dispatch and before combine, or after each.
-    None means ``DEFAULT_ORDER`` of ``receive``."""
+    """Where a micro-batch hands over to the next, by name (``overlap.schedule.segments``). None means
+    ``DEFAULT_ORDER`` of ``receive``."""
     max_tokens_per_rank: int | None = None
     """Tokens of a rank's whole batch for which ``worst_case`` buffers have room (a server's largest batch); None: this
     batch's. A split divides it, as FastDeploy's ``token_split_factor`` does."""
