@@ -13,7 +13,7 @@ GPU_PYTHON := $(VENV)/python
 GPU_NEEDS := $(READY)
 endif
 
-.PHONY: help setup sweep test test-gpu check wheel-test clean
+.PHONY: help setup sweep test test-gpu check soak audit wheel-test clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,11 +33,18 @@ test: $(READY) ## all tests that need no GPU, with coverage
 test-gpu: $(GPU_NEEDS) ## the tests that need a GPU; PYTHON=python3 runs them uninstalled
 	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(GPU_PYTHON) -m pytest -m gpu tests/gpu
 
-check: $(READY) ## lint, format, types, import contracts
+check: $(READY) ## lint, format, types, import contracts, what is unsafe
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 	$(VENV)/mypy
 	$(VENV)/lint-imports
+	$(VENV)/bandit -q -c pyproject.toml -r bench moe_impl tools
+
+soak: $(READY) ## robustness for hours: ten times the damaged files and kills, 10,000 iterations of every engine
+	BENCH_SOAK=1 $(VENV)/python -m pytest -s tests/robustness
+
+audit: $(READY) ## known vulnerabilities of what is installed (asks PyPI)
+	$(VENV)/pip-audit --skip-editable
 
 wheel-test: $(READY) ## build the wheel, install it elsewhere, run the smoke sweep from /
 	$(VENV)/python tools/wheel_test.py

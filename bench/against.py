@@ -112,7 +112,7 @@ def build(
 
 
 def _trials(run: Run) -> list[Trial]:
-    trials = run.trials()
+    trials = run.trials(times_only=True)
     if not trials:
         raise BenchError(f"{run.path}: no results yet; nothing to compare", code=Exit.NOT_COMPARABLE)
     return trials

@@ -15,6 +15,7 @@ import click
 
 from bench.errors import BenchError, Exit
 from bench.hints import did_you_mean
+from bench.printable import printable
 
 VERBS = {
     "doctor": "Say what this machine can measure, how well, and what is missing for more.",
@@ -22,6 +23,7 @@ VERBS = {
     "sweep": "Measure every case of a sweep file: TBO off against TBO on.",
     "compare": "Say whether TBO on beats TBO off in a run, or what changed between two runs.",
     "report": "Write a run's report again from its results.",
+    "export": "Write a run's results as one CSV or Parquet table.",
     "profile": "Profile one case, TBO off beside TBO on, and say what it shows.",
     "analyze": "Say how much communication a profile hides, and what the GPU waited for.",
 }
@@ -84,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # here, where a closed pipe can still be caught
     except BenchError as error:
         for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
+            print(f"error: {printable(problem)}", file=sys.stderr)
         return int(error.code)
     except click.ClickException as error:
         _show_usage_error(error)
@@ -149,7 +151,7 @@ def _show_usage_error(error: click.ClickException) -> None:
 
 
 def _one_line(error: object) -> str:
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     return f"{type(error).__name__}: {text}" if isinstance(error, Exception) else text
 
 

@@ -13,8 +13,11 @@ TOLERANCE = {"bf16": 1e-2, "fp8": 3e-2, "nvfp4-w4a16": 1e-2, "nvfp4": 8e-2}
 AGREEMENT = {"bf16": 2e-3, "fp8": 2e-2, "nvfp4-w4a16": 2e-3, "nvfp4": 2e-2}
 """The same between split and unsplit, for backends whose rows depend on the batch: one last bit may flip a code."""
 ATTENTION_AGREEMENT = 1e-2
-"""The same of what attention made of the first layer's input: five roundings to bf16 that may each fall the other way,
-where torch sums another number of rows in another order (3e-3 where all do); another token's values differ by 1."""
+"""The same of what attention made of a layer's input, against attention of the whole batch at once: five roundings to
+bf16 that may each fall the other way, where torch sums another number of rows in another order (3e-3 where all do);
+another token's values differ by 1."""
+NEXT_AGREEMENT = 2e-3
+"""The same of the next layer's input: one rounding to bf16."""
 ROW_RATIO_LIMIT = 10.0
 """No row's error may exceed this many times the median row's: a few wrong rows hide in a norm over all."""
 HALF_A_STEP = 2.0**-9
@@ -36,13 +39,47 @@ class Errors:
 
 
 def errors(actual_TH: Tensor, expected_TH: Tensor, precision: str = "bf16") -> Errors:
-    """Relative Frobenius error, and the largest row error over the median row error (or its floor)."""
-    difference_TH = actual_TH.float() - expected_TH.float()
+    """Relative Frobenius error, and the largest row error over the median row error (or its floor).
+
+    A row that is expected to be zero (a token that a skewed routing brings nothing) has no part in the median, and must
+    be zero.
+    """
+    difference_T = (actual_TH.float() - expected_TH.float()).norm(dim=1)
     expected_T = expected_TH.float().norm(dim=1)
-    row_error_T = difference_TH.norm(dim=1) / expected_T.clamp(min=torch.finfo(torch.float32).tiny)
-    relative = difference_TH.norm() / expected_T.norm()
-    median = row_error_T.median().clamp(min=ROW_ERROR_FLOOR[precision])
-    return Errors(float(relative), float(row_error_T.max() / median))
+    row_error_T = torch.where(difference_T == 0, 0.0, difference_T / expected_T)
+    whole = difference_T.norm()
+    relative = whole if whole == 0 else whole / expected_T.norm()
+    counted_T = row_error_T[expected_T > 0]
+    median = counted_T.median() if len(counted_T) else row_error_T.new_zeros(())
+    return Errors(float(relative), float(row_error_T.max() / median.clamp(min=ROW_ERROR_FLOOR[precision])))
+
+
+@dataclass(frozen=True)
+class Link:
+    """What lies between two layers' experts: as a run had it, and as it should be. bf16 [T, H] each."""
+
+    before_TH: Tensor
+    """The layer's input."""
+    x_TH: Tensor
+    attended_TH: Tensor
+    """What ``x_TH`` should be."""
+    next_TH: Tensor
+    expected_TH: Tensor
+    """What ``next_TH`` should be."""
+
+
+def broken_chain(layers: Sequence[Link]) -> str | None:
+    """The first place where a run departs from its layers' order: attention, the next input, or its hand-over."""
+    for layer, link in enumerate(layers):
+        attended = errors(link.x_TH, link.attended_TH)
+        if not attended.within(ATTENTION_AGREEMENT):
+            return f"attention of layer {layer} differs by {attended.relative:.1e} from that of the whole batch"
+        following = errors(link.next_TH, link.expected_TH)
+        if not following.within(NEXT_AGREEMENT):
+            return f"what layer {layer} hands on differs by {following.relative:.1e} from x + y / rms(y)"
+        if layer and not torch.equal(link.before_TH, layers[layer - 1].next_TH):
+            return f"layer {layer} did not get what layer {layer - 1} handed on"
+    return None
 
 
 def judge(precision: str, layers: list[Errors], same_as_unsplit: bool | None) -> Check:
@@ -55,6 +92,16 @@ def judge(precision: str, layers: list[Errors], same_as_unsplit: bool | None) ->
         row_ratio_limit=ROW_RATIO_LIMIT,
         same_as_unsplit=same_as_unsplit,
         passed=all(e.within(tolerance) for e in layers),
+    )
+
+
+def said_wrong(check: Check) -> str:
+    """Which of a failed check's two limits was passed, and by how much."""
+    if not check.relative_error <= check.tolerance:
+        return f"differs from the oracle by {check.relative_error:.2g}, tolerance {check.tolerance:g}"
+    return (
+        f"one row differs from the oracle by {check.worst_row_ratio:.3g} times the median row's error, "
+        f"limit {check.row_ratio_limit:g}"
     )
 
 

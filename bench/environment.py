@@ -5,13 +5,13 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 import torch
 
 from bench.errors import BenchError
+from bench.telemetry import Gpu, NvmlSilentError
 from bench.version import checkout, version
 from moe_impl.options import Machine
 
@@ -102,7 +102,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         found["visible_gpus"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         found["nccl"] = nccl_version()
         found["driver"] = driver_version()
-        found["gpu"] |= gpu_state(str(getattr(gpu, "uuid", "")))
+        found["gpu"] |= gpu_state(uuid_of(device))
     return found
 
 
@@ -126,30 +126,23 @@ def driver_version() -> str | None:
         return None
 
 
+def uuid_of(device: torch.device) -> str:
+    """Of a GPU, as NVML knows it but for its ``GPU-``; empty where torch does not tell."""
+    return str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))
+
+
 def gpu_state(uuid: str) -> dict[str, Any]:
     """Clocks, power limit and persistence mode before the sweep, of the GPU of this uuid; None where NVML is silent."""
     try:
-        import pynvml
-    except ImportError:
+        gpu = Gpu(uuid)
+    except (ImportError, NvmlSilentError):
         return {}
-    try:
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid.removeprefix('GPU-')}")
-    except (pynvml.NVMLError, TypeError):
-        return {}
-
-    def asked(ask: Callable[[], Any]) -> Any:
-        try:
-            return ask()
-        except (pynvml.NVMLError, AttributeError):
-            return None
-
-    power_limit_mw = asked(lambda: pynvml.nvmlDeviceGetPowerManagementLimit(handle))
-    persistent = asked(lambda: pynvml.nvmlDeviceGetPersistenceMode(handle))
+    power_limit_mw = gpu.ask("PowerManagementLimit")
+    persistent = gpu.ask("PersistenceMode")
     return {
-        "sm_clock_mhz": asked(lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)),
-        "sm_clock_max_mhz": asked(lambda: pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_SM)),
-        "memory_clock_mhz": asked(lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM)),
+        "sm_clock_mhz": gpu.ask("ClockInfo", gpu.nvml.NVML_CLOCK_SM),
+        "sm_clock_max_mhz": gpu.ask("MaxClockInfo", gpu.nvml.NVML_CLOCK_SM),
+        "memory_clock_mhz": gpu.ask("ClockInfo", gpu.nvml.NVML_CLOCK_MEM),
         "power_limit_w": None if power_limit_mw is None else power_limit_mw / 1000,
         "persistence_mode": None if persistent is None else bool(persistent),
     }

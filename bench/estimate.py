@@ -7,8 +7,8 @@ from typing import get_args
 from bench.measure.settings import MeasureSettings
 from moe_impl import costs
 from moe_impl.options import Direction, Link, Variant, Workload
+from moe_impl.overlap.schedule import chain
 from moe_impl.split import as_run
-from moe_impl.stages import Stage
 
 PASS_OVERHEAD_S = 15.0
 """Starting a process, importing torch, compiling kernels."""
@@ -49,7 +49,7 @@ def iteration_s(workload: Workload, link: Link, variant: Variant, rates: Rates) 
     ubatches = as_run(variant, workload.tokens).split_factor
     bill = costs.layer_costs(workload, ubatches)
     layer_s = 0.0
-    for stage in Stage:
+    for stage in chain(workload):
         flops = sum(cost.flops for cost in bill if cost.stage == stage)
         num_bytes = sum(cost.hbm_bytes for cost in bill if cost.stage == stage)
         layer_s += max(flops / rates.flops_per_s, num_bytes / rates.hbm_bytes_per_s, ubatches * rates.op_s)
@@ -68,11 +68,14 @@ def _transfer_s(workload: Workload, link: Link, direction: Direction, ubatches: 
 
 
 def case_s(iterations_s: Iterable[float], settings: MeasureSettings) -> float:
-    """One case in one pass, given one iteration of each of its variants; at most the case limit."""
+    """One case in one pass at most, given one iteration of each of its variants; the case limit ends it anyway."""
     taken = list(iterations_s)
     warm_up_s = sum(max(settings.warm_up_s, LEAST_WARM_UP_CALLS * iteration) for iteration in taken)
-    round_s = max(settings.round_min_s, LEAST_SAMPLES * sum(taken))
-    return min(settings.case_limit_s, CASE_OVERHEAD_S + warm_up_s + settings.rounds * round_s)
+    if settings.stop_when is None:
+        samples_s = settings.rounds * max(settings.round_min_s, LEAST_SAMPLES * sum(taken))
+    else:  # how few will do is known by measuring alone
+        samples_s = settings.samples.max * sum(taken)
+    return min(settings.case_limit_s, CASE_OVERHEAD_S + warm_up_s + samples_s)
 
 
 def sweep_s(cases_s: Iterable[float], settings: MeasureSettings) -> float:

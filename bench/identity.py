@@ -7,6 +7,7 @@ to SI values. A new field with a default therefore orphans no baseline; a change
 import hashlib
 import json
 from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import lru_cache
 from typing import Any
 
 from moe_impl.options import Link, Variant, Workload
@@ -14,6 +15,8 @@ from moe_impl.options import Link, Variant, Workload
 IDENTITY_VERSION = 1
 # History: 1 = first.
 ID_LENGTH = 16
+MOST_KEPT = 2**16
+"""Ids of each kind kept at hand: every stored line asks for some."""
 
 
 def canonical(value: Any) -> Any:
@@ -42,11 +45,13 @@ def _digest(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH]
 
 
+@lru_cache(maxsize=MOST_KEPT)
 def case_id(workload: Workload, link: Link) -> str:
     """Id of what is compared: everything that is the same on both sides."""
     return _digest(workload, link)
 
 
+@lru_cache(maxsize=MOST_KEPT)
 def variant_id(variant: Variant) -> str:
     """Id of one way to run it."""
     return _digest(variant)

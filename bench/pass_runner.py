@@ -10,7 +10,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from bench import correctness
+from bench import correctness, telemetry
 from bench.cases import Case
 from bench.identity import variant_id
 from bench.measure import retention
@@ -24,6 +24,7 @@ from bench.results import PERTURBED, Measurement, Status, Trial
 from bench.running.messages import Event, JobCase, Phase, Step
 from bench.running.progress_file import ProgressFile
 from bench.targets import Target, Targets
+from bench.telemetry import GpuState
 from moe_impl import support
 from moe_impl.options import Machine, Variant
 from moe_impl.variant_run import VariantRun
@@ -52,6 +53,8 @@ class PassContext:
     tell: Callable[[Event], None]
     peers: Peers = ALONE
     """What decides which collective comes next is asked here, never of one rank alone."""
+    gpu_now: Callable[[], GpuState | None] = lambda: None
+    """This rank's GPU's state; None without one, and where NVML is silent."""
 
 
 @dataclass
@@ -68,6 +71,16 @@ class _Checked:
 
 
 @dataclass
+class _Again:
+    """A T1 that is run a second time, as if it were another variant."""
+
+    variant_id: str
+    run: VariantRun
+    measurement: Measurement
+    last_timed_TH: Tensor | None = None
+
+
+@dataclass
 class CaseRun:
     """Runs one case; ``trial`` is its only door."""
 
@@ -78,6 +91,9 @@ class CaseRun:
     phase: Phase = "build"
     current: str | None = None
     checked: dict[str, _Checked] = field(default_factory=dict)
+    off_again: dict[str, _Again] = field(default_factory=dict)
+    """By another name than its T1's id."""
+    telemetry: list[GpuState] = field(default_factory=list)
 
     @classmethod
     def of(cls, context: PassContext, job_case: JobCase) -> "CaseRun":
@@ -99,6 +115,8 @@ class CaseRun:
                 if variant_id(variant) not in self.outcome:
                     self._begin("check", variant)
                     self._check(target, variant, self.context.progress.of(index))
+                    if self.context.settings.aa and variant.role == "T1":
+                        self._build_again(target, variant, self.context.progress.of(index))
             measuring_s = time.perf_counter()
             self._measure()
             measured_s = time.perf_counter() - measuring_s
@@ -122,6 +140,8 @@ class CaseRun:
             elapsed_s=elapsed_s,
             overhead_s=elapsed_s - measured_s,
             traffic=traffic,
+            off_again=tuple(again.measurement for again in self.off_again.values()),
+            telemetry=tuple(self.telemetry),
         )
 
     def _begin(self, phase: Phase, variant: Variant | None = None) -> None:
@@ -142,12 +162,15 @@ class CaseRun:
         errors = [
             correctness.errors(trace.y_TH, target.oracle(layer, trace), precision) for layer, trace in enumerate(traces)
         ]
-        attends = self.case.workload.attention is not None
-        this = _Checked(run, final_TH, traces[0].x_TH if attends else traces[0].y_TH)
+        this = _Checked(run, final_TH, traces[0].y_TH)
         unsplit = self.checked.get(variant_id(variant.unsplit()))
         same = None if unsplit is None else torch.equal(final_TH, unsplit.final_TH)
         check = correctness.judge(precision, errors, same)
-        wrong = None if check.passed else "differs from the oracle"
+        wrong = None if check.passed else correctness.said_wrong(check)
+        wrong = wrong or correctness.broken_chain(
+            [correctness.Link(t.before_TH, t.x_TH, target.attended(layer, t), t.next_TH, target.next_input(t))
+             for layer, t in enumerate(traces)]
+        )  # fmt: skip
         wrong = peers.complaint(wrong or self._disagreement(target, variant, this, unsplit))
         check = correctness.of_all_ranks(peers.gather(check))
         spread = None
@@ -174,6 +197,14 @@ class CaseRun:
         if not wrong:
             self.checked[variant_id(variant)] = this
 
+    def _build_again(self, target: Target, variant: Variant, progress: Callable[[int], None]) -> None:
+        """A second run of a T1 that passed its check: what it was checked for must come out again."""
+        key = variant_id(variant)
+        if key in self.checked:
+            first = self.outcome[key]
+            again = Measurement(variant, Status.OK, labels=first.labels, limits=first.limits)
+            self.off_again[f"{key} again"] = _Again(key, target.run(variant, progress), again)
+
     def _disagreement(self, target: Target, variant: Variant, this: _Checked, unsplit: _Checked | None) -> str | None:
         """What a backend's own promises say about two runs of the same workload."""
         serial = self.checked.get(variant_id(variant.split_serial()))
@@ -183,11 +214,11 @@ class CaseRun:
             return None
         if target.batch_invariant(variant):
             return None if torch.equal(this.final_TH, unsplit.final_TH) else "differs from the unsplit run, bit for bit"
-        precision, tolerance = self.case.workload.precision, correctness.AGREEMENT[self.case.workload.precision]
-        if self.case.workload.attention is not None:
-            precision, tolerance = "bf16", correctness.ATTENTION_AGREEMENT
+        if self.case.workload.attention is not None:  # its rounding hides in y what a backend may change by
+            return None
+        precision = self.case.workload.precision
         errors = correctness.errors(this.first_layer_TH, unsplit.first_layer_TH, precision)
-        if errors.within(tolerance):
+        if errors.within(correctness.AGREEMENT[precision]):
             return None
         return f"differs from the unsplit run by {errors.relative:.1e} in the first layer"
 
@@ -196,26 +227,52 @@ class CaseRun:
         if not self.checked:
             return
 
-        def keeping(this: _Checked) -> Callable[[], None]:
+        def keeping(this: _Checked | _Again) -> Callable[[], None]:
             def call() -> None:
                 this.last_timed_TH = this.run()
 
             return call
 
         def announce(detail: str, current: str | None) -> None:
-            self._announce("warm-up" if detail == "warm-up" else "measure", current, detail)
+            known = self.off_again[current].variant_id if current in self.off_again else current
+            self._announce("warm-up" if detail == "warm-up" else "measure", known, detail)
+
+        def watch() -> None:
+            state = context.gpu_now()
+            self.telemetry += [] if state is None else [state]
 
         context, peers = self.context, self.context.peers
-        calls = {key: keeping(this) for key, this in self.checked.items()}
-        samples = measure(calls, context.timer, context.settings, announce, context.pass_index, peers)
+        calls = {key: keeping(this) for key, this in (self.checked | self.off_again).items()}
+        samples = measure(
+            calls, context.timer, context.settings, announce, context.pass_index, peers, self._baselines(), watch
+        )
+        slowed = telemetry.slowed(peers.gather(self.telemetry))
+        for samples_of_one in samples.values():
+            samples_of_one.doubts += slowed
+        for key, again in self.off_again.items():
+            checked_TH = self.checked[again.variant_id].final_TH
+            again.measurement = self._timed(again.measurement, samples[key], again.last_timed_TH, checked_TH)
         for key, this in list(self.checked.items()):
-            assert this.last_timed_TH is not None
-            if peers.agree(torch.equal(this.last_timed_TH, this.final_TH)):
-                self.outcome[key] = with_samples(self.outcome[key], samples[key])
-            else:
-                reason = "the last timed iteration's output differs from the checked one"
-                self.outcome[key] = replace(self.outcome[key], status=Status.INCORRECT, reason=reason)
+            self.outcome[key] = self._timed(self.outcome[key], samples[key], this.last_timed_TH, this.final_TH)
+            if self.outcome[key].status is not Status.OK:
                 del self.checked[key]
+
+    def _baselines(self) -> dict[str, str]:
+        """Key of everything that is timed -> key of the T1 it is compared with, where that is timed too."""
+        of_case = {variant_id(variant): variant_id(variant.unsplit()) for variant in self.case.variants}
+        of_case |= {key: again.variant_id for key, again in self.off_again.items()}
+        timed = (*self.checked, *self.off_again)
+        return {key: of_case[key] for key in timed if of_case[key] != key and of_case[key] in self.checked}
+
+    def _timed(
+        self, measurement: Measurement, samples: Samples, last_timed_TH: Tensor | None, checked_TH: Tensor
+    ) -> Measurement:
+        """With its samples, if what was timed last, on every rank, is what was checked."""
+        assert last_timed_TH is not None
+        if self.context.peers.agree(torch.equal(last_timed_TH, checked_TH)):
+            return with_samples(measurement, samples)
+        reason = "the last timed iteration's output differs from the checked one"
+        return replace(measurement, status=Status.INCORRECT, reason=reason)
 
     def _stamp(self, target: Target, variant: Variant) -> None:
         key, peers = variant_id(variant), self.context.peers
@@ -238,4 +295,5 @@ def with_samples(measurement: Measurement, samples: Samples) -> Measurement:
         places=tuple(samples.places),
         rounds=tuple(samples.rounds),
         rank_skew=samples.rank_skew,
+        flags=(*measurement.flags, *samples.doubts),
     )

@@ -70,7 +70,8 @@ def _planned(case: Case, measure: MeasureSettings, machine: Machine) -> PlannedC
     runs = [variant for variant in case.variants if variant not in skipped]
     shown = runs or case.variants  # a case that needs another machine still says how large it is
     rates = estimate.ASSUMED[machine.device]
-    iterations_s = [estimate.iteration_s(workload, link, variant, rates) for variant in runs]
+    timed = [*runs, *(variant for variant in runs if measure.aa and variant.role == "T1")]
+    iterations_s = [estimate.iteration_s(workload, link, variant, rates) for variant in timed]
     labels = dict.fromkeys(label for variant in runs for label in support.labels(workload, link, variant, machine))
     return PlannedCase(
         case,

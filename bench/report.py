@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from statistics import median
@@ -13,13 +13,18 @@ from bench.cases import Case, expand
 from bench.config.spec import SweepConfig
 from bench.deciding import join
 from bench.deciding.alone import alone
+from bench.deciding.best_split import best_splits
 from bench.deciding.break_even import BreakEven, break_evens
 from bench.deciding.compare import Comparison, compare_off_on
 from bench.deciding.decompose import decompose
+from bench.deciding.fits import fits
 from bench.deciding.join import Series
+from bench.deciding.off_against_off import off_against_off
+from bench.deciding.step import step
 from bench.errors import BenchError, Exit
 from bench.identity import variant_id
 from bench.naming import case_names
+from bench.profiling.kept import profiles_of
 from bench.report_model import Checks, Coverage, NoiseFloor, NotTimed, Panel, ReportModel, Row, Section
 from bench.results import Status, Trial
 from bench.run_folder import CONFIG
@@ -31,7 +36,7 @@ class Run(Protocol):
 
     @property
     def path(self) -> Path: ...
-    def trials(self) -> list[Trial]: ...
+    def trials(self, *, times_only: bool = False) -> list[Trial]: ...
     def config(self) -> SweepConfig: ...
     def environment(self) -> dict[str, Any]: ...
 
@@ -42,13 +47,19 @@ def only(trials: Sequence[Trial], filter_text: str | None) -> list[Trial]:
     Raises:
         BenchError: a malformed filter, or one that matches nothing.
     """
+    if filter_text is None:
+        return list(trials)
     cases = [
         Case(passes[0].workload, passes[0].link, tuple(join.variants_of(passes)))
         for passes in join.by_case(trials).values()
     ]
     kept = {case.case_id: case.variants for case in filters.select(cases, filter_text)}
     return [
-        replace(trial, measurements=tuple(m for m in trial.measurements if m.variant in kept[trial.case_id]))
+        replace(
+            trial,
+            measurements=tuple(m for m in trial.measurements if m.variant in kept[trial.case_id]),
+            off_again=tuple(m for m in trial.off_again if m.variant in kept[trial.case_id]),
+        )
         for trial in trials
         if trial.case_id in kept
     ]
@@ -73,6 +84,7 @@ def build(run: Run, trials: Sequence[Trial] | None = None) -> ReportModel:
     rows = [_row(cases, comparison) for comparison in comparisons]
     sections = [_section(answer, rows) for answer in break_evens(comparisons)]
     config_path = str(run.path / CONFIG)
+    timelines, unreadable = profiles_of(run.path)
     return ReportModel(
         run=str(run.path),
         question=config.question,
@@ -95,11 +107,16 @@ def build(run: Run, trials: Sequence[Trial] | None = None) -> ReportModel:
             )
         ),
         alone=alone(trials),
+        timelines=timelines,
+        unreadable=unreadable,
+        best_splits=best_splits(cases, comparisons, config.measure),
+        fits=fits(cases.values()),
+        off_against_off=tuple(off_against_off(trials, config.measure)),
     )
 
 
-def _row(cases: dict[str, list[Trial]], comparison: Comparison) -> Row:
-    passes = next(p for p in cases.values() if (p[0].workload, p[0].link) == (comparison.workload, comparison.link))
+def _row(cases: Mapping[str, Sequence[Trial]], comparison: Comparison) -> Row:
+    passes = cases[comparison.case_id]
 
     def activations(variant: Variant) -> int | None:
         known = [m.memory.activations_bytes for m in join.timed(passes, variant).values() if m.memory is not None]
@@ -111,6 +128,7 @@ def _row(cases: dict[str, list[Trial]], comparison: Comparison) -> Row:
         activations(comparison.baseline),
         activations(comparison.variant),
         next((trial.traffic for trial in passes if trial.traffic is not None), None),
+        step(comparison),
     )
 
 

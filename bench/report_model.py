@@ -4,11 +4,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.deciding.alone import Alone
+from bench.deciding.best_split import BestSplit
 from bench.deciding.break_even import BreakEven, Kind
 from bench.deciding.compare import Comparison, Verdict
 from bench.deciding.decompose import Decomposition
+from bench.deciding.fits import Fits
 from bench.deciding.join import Series
+from bench.deciding.off_against_off import OffAgainstOff
+from bench.deciding.step import Step
 from bench.measure.settings import MeasureSettings
+from bench.profiling.kept import Kept
 from bench.results import FAILURES, Status, Traffic
 from moe_impl.options import Link, Machine, Variant, Workload
 
@@ -27,6 +32,7 @@ class Row:
     on_activations_bytes: int | None
     traffic: Traffic | None = None
     """The same in every pass; None where nobody counted."""
+    step: Step | None = None
 
     @property
     def tokens(self) -> int:
@@ -139,6 +145,16 @@ class ReportModel:
     """That repeat this run and this report."""
     alone: tuple[Alone, ...] = ()
     """What was timed in a run that asked for no overlapped variant."""
+    timelines: tuple[Kept, ...] = ()
+    """Profiles that the run keeps."""
+    unreadable: tuple[str, ...] = ()
+    """What is wrong with profiles that are there and cannot be shown, a line each."""
+    best_splits: tuple[BestSplit, ...] = ()
+    """Of the cases with several split factors."""
+    fits: tuple[Fits, ...] = ()
+    """Of the series that lacked memory somewhere."""
+    off_against_off: tuple[OffAgainstOff, ...] = ()
+    """A/A comparisons, where the sweep file asks for them."""
 
     @property
     def on_cpu(self) -> bool:

@@ -3,12 +3,14 @@
 import json
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from bench import stored_rules
 from bench.identity import case_id, variant_id
+from bench.telemetry import GpuState
 from moe_impl.options import Link, Machine, Role, Variant, Workload
 
 PERTURBED = "stage pass perturbed"
@@ -165,8 +167,13 @@ class Trial:
     overhead_s: float
     """Part of it that was not timing: build, check, warm-up, stage pass."""
     traffic: Traffic | None = None
+    off_again: tuple[Measurement, ...] = ()
+    """Each timed T1 once more, under ``measure: {aa: true}``: no variant of the case, so only A/A reads it. Its check
+    is that its last output is the first's, bit for bit."""
+    telemetry: tuple[GpuState, ...] = ()
+    """Of this rank's GPU, before the first round and after every one; empty where nobody can be asked."""
 
-    @property
+    @cached_property
     def case_id(self) -> str:
         return case_id(self.workload, self.link)
 
@@ -176,8 +183,8 @@ class Trial:
 
     @property
     def failed(self) -> bool:
-        """Some variant ended in a failure (a skip is none)."""
-        return any(m.status in FAILURES for m in self.measurements)
+        """Some variant, or a T1 run again, ended in a failure (a skip is none)."""
+        return any(m.status in FAILURES for m in (*self.measurements, *self.off_again))
 
 
 _TRIAL = TypeAdapter(Trial)
@@ -217,7 +224,9 @@ def from_record(record: Any) -> Trial:
     body = {key: value for key, value in record.items() if key not in ("schema", "case_id", "case")}
     stored_variants, stored_roles = [], []
     try:
-        body |= {key: record["case"][key] for key in record["case"].keys()}
+        if not isinstance(record["case"], dict):
+            raise TypeError(f"case is a {type(record['case']).__name__}")
+        body |= record["case"]
         stored_variants = [m.get("variant_id") for m in body["measurements"]]
         stored_roles = [m.get("role") for m in body["measurements"]]
         body["measurements"] = [

@@ -1,13 +1,16 @@
 """A run folder as others read it: where its files are, and the Trials that count. Writing is run_writer's job."""
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench import lines
 from bench.errors import BenchError
 from bench.results import Trial, UnreadableTrialError, from_record
+from bench.strict_json import distinct_keys
 
 if TYPE_CHECKING:
     from bench.config import SweepConfig
@@ -37,15 +40,18 @@ class RunFolder:
         """What the workers and their libraries printed."""
         return self.path / WORKER_LOG
 
-    def trials(self) -> list[Trial]:
+    def trials(self, *, times_only: bool = False) -> list[Trial]:
         """The last Trial of each (case_id, pass_index), in the order in which the pairs first appeared.
+
+        Args:
+            times_only: leave out what no comparison of two runs reads (bench.quick_record): most of the memory.
 
         Raises:
             BenchError: a line that is no Trial, named by file and line. A last line without its newline is torn (or
                 being written) and does not count.
         """
         latest: dict[tuple[str, int], Trial] = {}
-        for trial in self._lines():
+        for trial in self._lines(times_only):
             latest[trial.case_id, trial.pass_index] = trial
         return list(latest.values())
 
@@ -53,25 +59,32 @@ class RunFolder:
         """What to say of a last line without its newline, which no Trial comes from; None if there is none."""
         if not self.results_path.exists():
             return None
-        *whole, torn = self.results_path.read_bytes().split(b"\n")
-        if not torn:
-            return None
+        with self.results_path.open("rb") as file:
+            if not file.seek(0, os.SEEK_END):
+                return None
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) == b"\n":
+                return None
+            file.seek(0)
+            number = sum(1 for _ in file)
         return (
-            f"{self.results_path}:{len(whole) + 1}: unfinished last line left out"
+            f"{self.results_path}:{number}: unfinished last line left out"
             " (a sweep is writing it, or was cut off: --resume measures it again)"
         )
 
-    def _lines(self) -> Iterator[Trial]:
+    def _lines(self, times_only: bool) -> Iterator[Trial]:
         if not self.results_path.exists():
             return
-        *whole, _torn = self.results_path.read_bytes().split(b"\n")
-        for number, line in enumerate(whole, start=1):
-            try:
-                yield from_record(json.loads(line))
-            except UnreadableTrialError as error:
-                raise BenchError(f"{self.results_path}:{number}: not a readable Trial: {error}") from error
-            except ValueError as error:  # JSON or UTF-8
-                raise BenchError(f"{self.results_path}:{number}: not a line of JSON: {error}") from error
+        for number, found in enumerate(lines.read(self.results_path, times_only), start=1):
+            yield self._explained(found, number) if isinstance(found, bytes) else found
+
+    def _explained(self, line: bytes, number: int) -> Trial:
+        try:
+            return from_record(json.loads(line, object_pairs_hook=distinct_keys))
+        except UnreadableTrialError as error:
+            raise BenchError(f"{self.results_path}:{number}: not a readable Trial: {error}") from error
+        except (ValueError, RecursionError) as error:  # JSON or UTF-8
+            raise BenchError(f"{self.results_path}:{number}: not a line of JSON: {error}") from error
 
     def config(self) -> "SweepConfig":
         """The resolved sweep file.
@@ -91,8 +104,8 @@ class RunFolder:
         """
         path = self.path / ENVIRONMENT
         try:
-            stored = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
+            stored = json.loads(path.read_bytes(), object_pairs_hook=distinct_keys)
+        except (OSError, ValueError, RecursionError) as error:
             raise BenchError(f"{path}: cannot be read: {error}") from error
         if not isinstance(stored, dict):
             raise BenchError(f"{path}: found {type(stored).__name__}, expected an object")

@@ -1,12 +1,14 @@
 """What a stored Trial must satisfy beyond the types of its fields, so that no later step stumbles. Torch-free."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from moe_impl.options import Workload
+from moe_impl.options import Machine, Variant, Workload
 from moe_impl.overlap.schedule import for_variant
 from moe_impl.stages import Stage
 
@@ -18,6 +20,9 @@ SHORTEST_S, LONGEST_S = 1e-9, 1e7
 """Of an iteration: no clock of ours tells less, and no sweep waits four months."""
 LARGEST = 2**63 - 1
 """Of any number: more overflows what is computed from it."""
+STRICTER = frozenset({"samples_s", "stages"})
+"""Fields whose numbers a rule of their own holds to less than ``LARGEST``."""
+STAGES = frozenset(Stage)
 ANY_NUMBER = frozenset({"relative_error", "worst_row_ratio", "largest_difference"})
 """Fields of an output that may be wrong, so that its error may be endless or no number."""
 
@@ -42,26 +47,59 @@ def _broken(trial: "Trial") -> Iterator[str]:
     for index, measurement in enumerate(trial.measurements):
         for what in chain(_outcome(measurement), _samples(measurement), _stages(measurement, trial.workload)):
             yield f"measurements.{index}.{what}"
-    for name in ("machine", "elapsed_s", "overhead_s", "measurements", "traffic"):
-        for place, number in _numbers(getattr(trial, name), name):
-            if not 0 <= number <= LARGEST:
-                yield f"{place}: {number}, expected a finite number, at least 0"
+    for index, again in enumerate(trial.off_again):
+        if again.role != "T1":
+            yield f"off_again.{index}.variant: a {again.role}, expected a T1"
+        for what in chain(_samples(again), _stages(again, trial.workload)):
+            yield f"off_again.{index}.{what}"
+    for place, number in () if _sound(trial) else _numbers(trial):
+        if not 0 <= number <= LARGEST:
+            yield f"{place}: {number}, expected a finite number, at least 0"
 
 
-def _numbers(value: Any, place: str) -> Iterator[tuple[str, float]]:
+def _numbers(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
     """Every number in ``value`` and where it is, but what may be any number."""
+    items: Iterable[tuple[Any, Any]] = ()
     if is_dataclass(value):
-        for spec in fields(value):
-            if spec.name not in ANY_NUMBER:
-                yield from _numbers(getattr(value, spec.name), f"{place}.{spec.name}")
+        items = ((spec.name, getattr(value, spec.name)) for spec in fields(value) if spec.name not in ANY_NUMBER)
     elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _numbers(item, f"{place}.{key}")
+        items = value.items()
     elif isinstance(value, tuple | list):
-        for index, item in enumerate(value):
-            yield from _numbers(item, f"{place}.{index}")
+        items = enumerate(value)
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield place, value
+    for key, item in items:
+        yield from _numbers(item, f"{place}.{key}" if place else str(key))
+
+
+def _sound(value: Any) -> bool:
+    """Whether ``_numbers`` objects to nothing. Asked first, for a Trial holds thousands of numbers."""
+    if isinstance(value, tuple | list):
+        if not value or isinstance(value[0], str):
+            return True
+        return _all_within(value, 0, LARGEST) if isinstance(value[0], int | float) else all(map(_sound, value))
+    if isinstance(value, Variant | Machine):  # the same few in every Trial
+        return _sound_parts(value)
+    return _parts_are_sound(value if isinstance(value, dict) else vars(value))
+
+
+@lru_cache(maxsize=4096)
+def _sound_parts(value: Variant | Machine) -> bool:
+    return _parts_are_sound(vars(value))
+
+
+def _parts_are_sound(parts: dict[str, Any]) -> bool:
+    for name, part in parts.items():
+        if part is None or name in ANY_NUMBER or name in STRICTER or isinstance(part, str):
+            continue
+        if not (0 <= part <= LARGEST if isinstance(part, int | float) else _sound(part)):
+            return False
+    return True
+
+
+def _all_within(numbers: Sequence[float], least: float, most: float) -> bool:
+    """Whether all are, none being no number: asked of lists of thousands, hence in three quick passes."""
+    return not numbers or (min(numbers) >= least and max(numbers) <= most and not math.isnan(sum(numbers)))
 
 
 def _is_moment(text: str) -> bool:
@@ -73,6 +111,10 @@ def _is_moment(text: str) -> bool:
 
 
 def _outcome(m: "Measurement") -> Iterator[str]:
+    if m.status == "ok" and not m.samples_s:
+        yield "samples_s: none, but its status is ok"
+    if m.status == "ok" and m.check is None:
+        yield "check: none, but its status is ok"
     if m.status == "ok" and m.check is not None:
         for name in ("relative_error", "worst_row_ratio"):
             if not 0 <= (found := getattr(m.check, name)) <= LARGEST:
@@ -86,7 +128,7 @@ def _outcome(m: "Measurement") -> Iterator[str]:
 def _samples(m: "Measurement") -> Iterator[str]:
     if m.status == "ok" and m.check is not None and not m.check.passed:
         yield "check.passed: false, but its status is ok"
-    for place, sample in enumerate(m.samples_s):
+    for place, sample in [] if _all_within(m.samples_s, SHORTEST_S, LONGEST_S) else enumerate(m.samples_s):
         if not SHORTEST_S <= sample <= LONGEST_S:
             yield f"samples_s.{place}: {sample}, expected a finite number of seconds, {SHORTEST_S:g}..{LONGEST_S:g}"
     lengths = {name: len(getattr(m, name)) for name in ("samples_s", "places", "rounds")}
@@ -99,18 +141,24 @@ def _stages(m: "Measurement", workload: Workload) -> Iterator[str]:
         return
     if not _is_time(m.stages.span_s):
         yield f"stages.span_s: {m.stages.span_s}, expected a finite number of seconds, at least 0"
+    times = list(chain.from_iterable(chain.from_iterable(m.stages.op_s.values())))
+    all_are_times = _all_within(times, 0, LONGEST_S)
     layers, ubatches = workload.layers, m.effective_split_factor or m.variant.split_factor
     for name, table in m.stages.op_s.items():
-        if name not in set(Stage):
+        if name not in STAGES:
             yield f"stages.op_s.{name}: no stage, known: {', '.join(Stage)}"
         if [len(row) for row in table] != [ubatches] * layers:
             yield f"stages.op_s.{name}: not {layers} layers of {ubatches} micro-batches"
-        for seconds in chain.from_iterable(table):
-            if not _is_time(seconds):
-                yield f"stages.op_s.{name}: {seconds}, expected a finite number of seconds, at least 0"
-    needed = {op.stage.value for op in for_variant(m.variant, replace(workload, layers=1)).ops}
-    if missing := sorted(needed - m.stages.op_s.keys()):
+        for seconds in () if all_are_times else [s for row in table for s in row if not _is_time(s)]:
+            yield f"stages.op_s.{name}: {seconds}, expected a finite number of seconds, at least 0"
+    if missing := sorted(_needed(m.variant, replace(workload, layers=1, seed=0)) - m.stages.op_s.keys()):
         yield f"stages.op_s: lacks {', '.join(missing)}"
+
+
+@lru_cache(maxsize=4096)
+def _needed(variant: Variant, workload: Workload) -> frozenset[str]:
+    """Stages without which a stage pass is not whole."""
+    return frozenset(op.stage.value for op in for_variant(variant, workload).ops)
 
 
 def _is_time(seconds: float) -> bool:

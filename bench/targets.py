@@ -16,7 +16,7 @@ from moe_impl.experts.base import ExpertsBackend, ReadyExperts, backend
 from moe_impl.inputs import Inputs, draw_inputs
 from moe_impl.layer import MoeStages, payload_rows, route_plain
 from moe_impl.options import Direction, Link, Variant, Workload
-from moe_impl.reference import ActivationQuantization, SharedWeights, moe_layer, skewed_layer
+from moe_impl.reference import ActivationQuantization, SharedWeights, moe_layer, next_input, skewed_layer
 from moe_impl.transport.base import Transport, transport
 from moe_impl.variant_run import LayerTrace, VariantRun
 from moe_impl.weights import LayerWeights, draw_layer
@@ -147,6 +147,17 @@ class Target:
         """What the layer should have made of the input it got."""
         return self._oracle.output(layer, trace.x_TH)
 
+    def attended(self, layer: int, trace: LayerTrace) -> Tensor:
+        """What the layer's attention, asked for all tokens at once, makes of the input that the layer got."""
+        if self._attention is None:
+            return trace.before_TH
+        tokens = slice(0, len(trace.before_TH))
+        return next_input(trace.before_TH, self._attention.run(trace.before_TH, tokens, layer))
+
+    def next_input(self, trace: LayerTrace) -> Tensor:
+        """What the next layer should get, by the reference."""
+        return next_input(trace.x_TH, trace.y_TH)
+
     def poison(self, variant: Variant) -> None:
         """Fill the memory that the next run will allocate with NaN, so that a value read before it is written shows."""
         if self.device.type != "cuda":
@@ -254,6 +265,8 @@ class Oracle:
 
     def __init__(self, workload: Workload, inputs: Inputs, weights: list[LayerWeights]) -> None:
         self._workload, self._inputs, self._weights = workload, inputs, weights
+        # All backends write gate and up in bf16, and h is quantized from them: the oracle must quantize alike.
+        self._gate_up_dtype = torch.bfloat16 if workload.quantizes else None
         self._answered: dict[int, tuple[Tensor, Tensor]] = {}
 
     def output(self, layer: int, x_TH: Tensor) -> Tensor:
@@ -269,7 +282,15 @@ class Oracle:
         peers = inputs.peers_of(layer, slice(None))
         if peers is not None:
             choices = peers.experts_TRK, peers.weights_TRK
-            y_TH = skewed_layer(x_TH, *choices, weights.w13, weights.w2, activations=activations, shared=shared)
+            y_TH = skewed_layer(
+                x_TH,
+                *choices,
+                weights.w13,
+                weights.w2,
+                gate_up_dtype=self._gate_up_dtype,
+                activations=activations,
+                shared=shared,
+            )
         else:
             y_TH = moe_layer(
                 x_TH,
@@ -280,6 +301,7 @@ class Oracle:
                 model.top_k,
                 selection_bias_E=inputs.bias_E,
                 ep_size=self._workload.ep_size,
+                gate_up_dtype=self._gate_up_dtype,
                 activations=activations,
                 shared=shared,
             )

@@ -14,12 +14,17 @@ class Dimension:
     name: str
     example: str
     units: Mapping[str, Decimal]
+    least: float
+    most: float
+    """SI; the range of what can be meant, 0 apart: nothing computed from a number in it overflows or vanishes."""
 
 
 TIME = Dimension(
     "a time",
     "15 us",
     {"ns": Decimal("1e-9"), "us": Decimal("1e-6"), "ms": Decimal("1e-3"), "s": Decimal(1), "min": Decimal(60)},
+    least=1e-12,
+    most=1e7,
 )
 RATE = Dimension(
     "a rate",
@@ -31,8 +36,10 @@ RATE = Dimension(
         "GB/s": Decimal(10**9),
         "TB/s": Decimal(10**12),
     },
+    least=1.0,
+    most=1e18,
 )
-FRACTION = Dimension("a fraction", "0.2 %", {"%": Decimal("0.01"), "ratio": Decimal(1)})
+FRACTION = Dimension("a fraction", "0.2 %", {"%": Decimal("0.01"), "ratio": Decimal(1)}, least=1e-12, most=1e3)
 
 # Three digits of exponent hold every float; more would only let Decimal overflow.
 _QUANTITY = re.compile(r"(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?)\s*(?P<unit>\S*)", re.ASCII)

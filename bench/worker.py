@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from bench.environment import check_torch, choose_device, describe, environment
+from bench.environment import check_torch, choose_device, describe, environment, uuid_of
 from bench.errors import BenchError, Exit
 from bench.measure.peers import ALONE, Peers
 from bench.measure.timer import timer_for
@@ -26,6 +26,7 @@ from bench.running.messages import EXIT_AFTER_FAILURE, Event, Failed, Finished, 
 from bench.running.progress_file import ProgressFile
 from bench.running.ranks import OtherRanks, Tell, failures_only, leave_with_rank_0
 from bench.targets import Targets
+from bench.telemetry import watching
 
 OVER_THE_LIMIT_S = 60.0
 """A collective may wait for a rank this much longer than a case may take: the supervisor's limit comes first."""
@@ -101,6 +102,7 @@ def run_pass(job: Job, device: torch.device, peers: Peers, tell: Tell) -> int:
         ProgressFile(Path(job.progress_path)),
         tell,
         peers,
+        watching(uuid_of(device) if device.type == "cuda" else None),
     )
     for job_case in job.cases:
         try:

@@ -18,7 +18,7 @@ from moe_impl.attention_shapes import GqaShape, MlaShape
 from moe_impl.options import Attention, Workload
 from moe_impl.weights import generator, normal
 
-ATTENTION = 700_000
+ATTENTION = 600_000
 """Generator of layer 0's attention, as in :mod:`moe_impl.weights`; a layer further on is one more."""
 
 

@@ -25,7 +25,7 @@ def fit(transfers: Sequence[Transfer]) -> tuple[LinkTime, float]:
     the free fit makes it so it is 0, and the bandwidth is fitted again.
 
     Raises:
-        ValueError: fewer than two distinct sizes, or times that do not grow with the size.
+        ValueError: fewer than two sizes that can be told apart, or times that do not grow with the size.
     """
     if len({transfer.num_bytes for transfer in transfers}) < 2:
         raise ValueError("needs at least 2 distinct sizes")
@@ -38,6 +38,8 @@ def fit(transfers: Sequence[Transfer]) -> tuple[LinkTime, float]:
     vv = sum(v * v for _, v in points)
     u1, v1 = sum(u for u, _ in points), sum(v for _, v in points)
     determinant = uu * vv - uv * uv
+    if determinant <= 0:  # of sizes that differ by less than a float can tell
+        raise ValueError("needs sizes further apart")
     alpha_s, slope_s = (u1 * vv - v1 * uv) / determinant, (v1 * uu - u1 * uv) / determinant
     if alpha_s < 0:
         alpha_s, slope_s = 0.0, v1 / vv

@@ -47,6 +47,7 @@ def expert_outputs(
     w2: Weights,
     *,
     compute_dtype: torch.dtype = torch.float32,
+    gate_up_dtype: torch.dtype | None = None,
     activations: ActivationQuantization | None = None,
 ) -> Tensor:
     """w2 @ (silu(gate) * up) of every (token, chosen expert), unweighted: compute_dtype [T, K, H].
@@ -59,6 +60,8 @@ def expert_outputs(
         compute_dtype: float32 or float64. fp32 multiplies by the scales of tensors, or of rows and channels, after the
             matmul, as every fp32 epilogue does; h is not rounded on its way to gemm2 but to fp32, where it
             is quantized.
+        gate_up_dtype: to what gemm1's output is rounded, as kernels that are not fused with SwiGLU write it. It matters
+            where h is quantized: another last bit of gate or up flips codes of h. None: not at all.
         activations: W4A4 only: what quantizes x and h.
 
     Raises:
@@ -78,6 +81,8 @@ def expert_outputs(
     for expert in range(num_local):
         token_P, slot_P = torch.where(local_TK == expert)
         gate_up = _linear(x_TH[token_P], w13, expert, in_scales, rule, compute_dtype)
+        if gate_up_dtype is not None:
+            gate_up = gate_up.to(gate_up_dtype).to(compute_dtype)
         gate, up = gate_up.chunk(2, -1)
         outputs_TKH[token_P, slot_P] = _linear(
             torch.nn.functional.silu(gate) * up, w2, expert, h_scales, rule, compute_dtype
@@ -220,6 +225,7 @@ def moe_layer(
     selection_bias_E: Tensor | None = None,
     ep_size: int | None = None,
     compute_dtype: torch.dtype = torch.float32,
+    gate_up_dtype: torch.dtype | None = None,
     activations: ActivationQuantization | None = None,
     shared: SharedWeights | None = None,
 ) -> Tensor:
@@ -228,8 +234,10 @@ def moe_layer(
     Arguments and errors as in :func:`select_experts`, :func:`expert_outputs` and :func:`combine_by_rank`.
     """
     ids_TK, weights_TK = select_experts(logits_TE, router, top_k, selection_bias_E)
-    outputs_TKH = expert_outputs(x_TH, ids_TK, w13, w2, compute_dtype=compute_dtype, activations=activations)
-    shared_TH = _shared_output(x_TH, shared, compute_dtype)
+    outputs_TKH = expert_outputs(
+        x_TH, ids_TK, w13, w2, compute_dtype=compute_dtype, gate_up_dtype=gate_up_dtype, activations=activations
+    )
+    shared_TH = _shared_output(x_TH, shared, compute_dtype, gate_up_dtype)
     if ep_size is None:
         y_TH = combine_exact(outputs_TKH, weights_TK)
         return y_TH if shared_TH is None else y_TH + shared_TH
@@ -244,6 +252,7 @@ def skewed_layer(
     w2: Weights,
     *,
     compute_dtype: torch.dtype = torch.float32,
+    gate_up_dtype: torch.dtype | None = None,
     activations: ActivationQuantization | None = None,
     shared: SharedWeights | None = None,
 ) -> Tensor:
@@ -254,16 +263,31 @@ def skewed_layer(
     token_P, peer_P, slot_P = torch.where(experts_TRK >= 0)
     expert_P1 = experts_TRK[token_P, peer_P, slot_P, None]
     outputs_PH = expert_outputs(
-        x_TH[token_P], expert_P1, w13, w2, compute_dtype=compute_dtype, activations=activations
+        x_TH[token_P],
+        expert_P1,
+        w13,
+        w2,
+        compute_dtype=compute_dtype,
+        gate_up_dtype=gate_up_dtype,
+        activations=activations,
     )[:, 0]
-    return combine_by_peer(outputs_PH, experts_TRK, weights_TRK, _shared_output(x_TH, shared, compute_dtype))
+    shared_TH = _shared_output(x_TH, shared, compute_dtype, gate_up_dtype)
+    return combine_by_peer(outputs_PH, experts_TRK, weights_TRK, shared_TH)
 
 
-def _shared_output(x_TH: Tensor, shared: SharedWeights | None, compute_dtype: torch.dtype) -> Tensor | None:
+def _shared_output(
+    x_TH: Tensor, shared: SharedWeights | None, compute_dtype: torch.dtype, gate_up_dtype: torch.dtype | None
+) -> Tensor | None:
     """[T, H] of the experts that every token passes; None without any."""
     if shared is None:
         return None
     only_T1 = torch.zeros(len(x_TH), 1, dtype=torch.int32, device=x_TH.device)
     return expert_outputs(
-        x_TH, only_T1, shared.w13, shared.w2, compute_dtype=compute_dtype, activations=shared.activations
+        x_TH,
+        only_T1,
+        shared.w13,
+        shared.w2,
+        compute_dtype=compute_dtype,
+        gate_up_dtype=gate_up_dtype,
+        activations=shared.activations,
     )[:, 0]

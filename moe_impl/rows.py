@@ -300,8 +300,8 @@ def merge_rows(
     total_TH = torch.zeros(x_TH.shape, dtype=torch.float32)
     for rank in range(rows.row_TR.shape[1]):
         row_T = rows.row_TR[:, rank].long()
-        part_TH = returned_MH[row_T.clamp(min=0)].float()
-        total_TH = torch.where(row_T[:, None] >= 0, total_TH + part_TH, total_TH)
+        here_T = row_T >= 0
+        total_TH[here_T] += returned_MH[row_T[here_T]].float()
     if shared_TH is not None:
         total_TH += shared_TH.float()
     y_TH = total_TH.to(x_TH.dtype)

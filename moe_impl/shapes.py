@@ -63,6 +63,8 @@ class ModelShape:
     """Only for people: two equal shapes are one model whatever they are called."""
     note: str | None = field(default=None, compare=False, metadata={"identity": False})
     """What every number of this model must say of itself, where the layer measured is not quite the model's own."""
+    moe_layers: int | None = field(default=None, compare=False, metadata={"identity": False})
+    """MoE layers of the whole model, to read a saving as one of its steps; None where nobody knows."""
 
     def __post_init__(self) -> None:
         for size in ("hidden_size", "intermediate_size"):
@@ -90,12 +92,30 @@ _GPT_OSS_NOTE = "shape only: gpt-oss has a clamped SwiGLU, biases and MXFP4 weig
 
 _MODELS = (
     # https://huggingface.co/deepseek-ai/DeepSeek-V3/blob/main/config.json (n_group 8, topk_group 4, noaux_tc,
-    # n_shared_experts 1)
-    ModelShape(7168, 2048, num_experts=256, top_k=8, router=_DEEPSEEK_V3_ROUTER, shared_experts=1, name="deepseek-v3"),
+    # n_shared_experts 1; num_hidden_layers 61, first_k_dense_replace 3)
+    ModelShape(
+        7168,
+        2048,
+        num_experts=256,
+        top_k=8,
+        router=_DEEPSEEK_V3_ROUTER,
+        shared_experts=1,
+        name="deepseek-v3",
+        moe_layers=58,
+    ),
     # deepseek-ai/DeepSeek-R1 config.json: model_type deepseek_v3, the same MoE layer
-    ModelShape(7168, 2048, num_experts=256, top_k=8, router=_DEEPSEEK_V3_ROUTER, shared_experts=1, name="deepseek-r1"),
+    ModelShape(
+        7168,
+        2048,
+        num_experts=256,
+        top_k=8,
+        router=_DEEPSEEK_V3_ROUTER,
+        shared_experts=1,
+        name="deepseek-r1",
+        moe_layers=58,
+    ),
     # moonshotai/Kimi-K2-Instruct config.json (kimi_k2: n_group 1, topk_group 1, noaux_tc, norm_topk_prob,
-    # n_shared_experts 1)
+    # n_shared_experts 1; num_hidden_layers 61, first_k_dense_replace 1)
     ModelShape(
         7168,
         2048,
@@ -104,20 +124,33 @@ _MODELS = (
         router=Router(scoring="sigmoid", selection_bias=True, scaling_factor=2.827),
         shared_experts=1,
         name="kimi-k2",
+        moe_layers=60,
     ),
-    # baidu/ERNIE-4.5-300B-A47B-PT config.json (ernie4_5_moe: moe_num_experts, moe_k, no shared expert)
-    ModelShape(8192, 3584, num_experts=64, top_k=8, router=_ERNIE_ROUTER, name="ernie-4.5-300b-a47b"),
-    # baidu/ERNIE-4.5-21B-A3B-PT config.json (ernie4_5_moe, moe_num_shared_experts 2)
-    ModelShape(2560, 1536, num_experts=64, top_k=6, router=_ERNIE_ROUTER, shared_experts=2, name="ernie-4.5-21b-a3b"),
-    # Qwen/Qwen3-30B-A3B and Qwen/Qwen3-235B-A22B config.json (qwen3_moe: norm_topk_prob true)
-    ModelShape(2048, 768, num_experts=128, top_k=8, name="qwen3-30b-a3b"),
-    ModelShape(4096, 1536, num_experts=128, top_k=8, name="qwen3-235b-a22b"),
+    # baidu/ERNIE-4.5-300B-A47B-PT config.json (ernie4_5_moe: moe_num_experts, moe_k, no shared expert;
+    # num_hidden_layers 54, moe_layer_start_index 3)
+    ModelShape(8192, 3584, num_experts=64, top_k=8, router=_ERNIE_ROUTER, name="ernie-4.5-300b-a47b", moe_layers=51),
+    # baidu/ERNIE-4.5-21B-A3B-PT config.json (ernie4_5_moe, moe_num_shared_experts 2; num_hidden_layers 28,
+    # moe_layer_start_index 1)
+    ModelShape(
+        2560,
+        1536,
+        num_experts=64,
+        top_k=6,
+        router=_ERNIE_ROUTER,
+        shared_experts=2,
+        name="ernie-4.5-21b-a3b",
+        moe_layers=27,
+    ),
+    # Qwen/Qwen3-30B-A3B and Qwen/Qwen3-235B-A22B config.json (qwen3_moe: norm_topk_prob true; all layers
+    # are MoE layers, as in the models below)
+    ModelShape(2048, 768, num_experts=128, top_k=8, name="qwen3-30b-a3b", moe_layers=48),
+    ModelShape(4096, 1536, num_experts=128, top_k=8, name="qwen3-235b-a22b", moe_layers=94),
     # mistralai/Mixtral-8x7B-v0.1 config.json (num_local_experts 8, silu, no biases)
-    ModelShape(4096, 14336, num_experts=8, top_k=2, name="mixtral-8x7b"),
+    ModelShape(4096, 14336, num_experts=8, top_k=2, name="mixtral-8x7b", moe_layers=32),
     # openai/gpt-oss gpt_oss/torch/model.py, openai/gpt-oss-{120b,20b} config.json. Its softmax over the K chosen logits
     # is the softmax over all of them, renormalised.
-    ModelShape(2880, 2880, num_experts=128, top_k=4, name="gpt-oss-120b", note=_GPT_OSS_NOTE),
-    ModelShape(2880, 2880, num_experts=32, top_k=4, name="gpt-oss-20b", note=_GPT_OSS_NOTE),
+    ModelShape(2880, 2880, num_experts=128, top_k=4, name="gpt-oss-120b", moe_layers=36, note=_GPT_OSS_NOTE),
+    ModelShape(2880, 2880, num_experts=32, top_k=4, name="gpt-oss-20b", moe_layers=24, note=_GPT_OSS_NOTE),
 )
 PRESETS: dict[str, ModelShape] = {model.name: model for model in _MODELS}
 """Named shapes for the sweep file's ``case.model``."""

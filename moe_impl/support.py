@@ -10,6 +10,8 @@ from moe_impl.split import turned_off
 
 MEMORY_SHARE = 0.92
 """Of the device memory; the rest is the context's, the allocator's and the oracle's."""
+MEMORY_NEED = "needs about"
+"""How the reason of a skip for lack of memory begins: stored runs are searched for it."""
 
 DISPATCH_DTYPES: dict[Precision, tuple[PayloadDtype, ...]] = {
     "bf16": ("bf16",),
@@ -80,6 +82,8 @@ def unsupported_reason(workload: Workload, link: Link, variant: Variant, machine
     if link.transport == "host_link" and machine.device != "cuda":
         return "link host_link needs a CUDA GPU"
     if link.transport == "collective":
+        if workload.ep_size == 1:
+            return "link collective needs at least 2 ranks, got ep_size 1"
         if machine.ranks != workload.ep_size:
             how = f"one a rank: bench sweep --nproc {workload.ep_size} (or another ep_size)"
             return f"link collective needs {workload.ep_size} processes, {how}, got {machine.ranks}"
@@ -111,7 +115,7 @@ def unsupported_reason(workload: Workload, link: Link, variant: Variant, machine
     if machine.device == "cpu":  # all ranks share its memory
         need *= machine.ranks
     if need > MEMORY_SHARE * machine.memory_bytes:
-        return f"needs about {need / 2**30:.1f} GiB of {machine.memory_bytes / 2**30:.1f} GiB"
+        return f"{MEMORY_NEED} {need / 2**30:.1f} GiB of {machine.memory_bytes / 2**30:.1f} GiB"
     return None
 
 

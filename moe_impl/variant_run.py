@@ -1,7 +1,7 @@
 """One variant of a workload, ready to run: its schedule, its lanes and the stage bodies they issue."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -28,8 +28,13 @@ DRIVERS: Mapping[Engine, Callable[[Run], None]] = {
 class LayerTrace:
     """What entered and left one layer in one run, all tokens: what the oracle is asked about."""
 
+    before_TH: Tensor
+    """The layer's input."""
     x_TH: Tensor
+    """The MoE's: the same, or what attention made of it."""
     y_TH: Tensor
+    next_TH: Tensor
+    """The next layer's input."""
 
 
 def lanes_for(variant: Variant, schedule: Schedule, device: torch.device) -> Lanes:
@@ -62,22 +67,25 @@ class VariantRun:
         return self._final(self._run(self._stages.bodies, around))
 
     def traced(self) -> tuple[Tensor, list[LayerTrace]]:
-        """The same run, keeping each layer's input and output."""
-        kept: dict[int, list[tuple[Tensor, Tensor]]] = {}
-        merge = self._stages.bodies[Stage.MERGE]
+        """The same run, keeping what entered and left each layer."""
+        kept: dict[int, list[tuple[int, LayerTrace]]] = {}
+        before: dict[tuple[int, int], Tensor] = {}  # (layer, id of the state) -> x that entered attention
+        attend, merge = self._stages.bodies[Stage.ATTENTION], self._stages.bodies[Stage.MERGE]
+
+        def keeping_attend(state: UbatchState, layer: int) -> None:
+            before[layer, id(state)] = state.x_TH
+            attend(state, layer)
 
         def keeping_merge(state: UbatchState, layer: int) -> None:
             x_TH = state.x_TH
             merge(state, layer)
             assert state.y_TH is not None
-            kept.setdefault(layer, []).append((x_TH, state.y_TH))
+            trace = LayerTrace(before.pop((layer, id(state)), x_TH), x_TH, state.y_TH, state.x_TH)
+            kept.setdefault(layer, []).append((state.tokens.start, trace))
 
-        states = self._run({**self._stages.bodies, Stage.MERGE: keeping_merge}, None)
-        traces = [
-            LayerTrace(torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts]))
-            for _, parts in sorted(kept.items())
-        ]
-        return self._final(states), traces
+        keeping = {Stage.ATTENTION: keeping_attend, Stage.MERGE: keeping_merge}
+        states = self._run({**self._stages.bodies, **keeping}, None)
+        return self._final(states), [_joined(parts) for _, parts in sorted(kept.items())]
 
     def _run(self, bodies: dict[Stage, StageBody], around: Around | None) -> list[UbatchState]:
         states = self._stages.start(self._slices, self._room, self._learned)
@@ -87,3 +95,9 @@ class VariantRun:
     @staticmethod
     def _final(states: list[UbatchState]) -> Tensor:
         return states[0].x_TH if len(states) == 1 else torch.cat([state.x_TH for state in states])
+
+
+def _joined(parts: list[tuple[int, LayerTrace]]) -> LayerTrace:
+    """One layer's traces of all micro-batches, given with their first tokens."""
+    ordered = [trace for _, trace in sorted(parts, key=lambda part: part[0])]
+    return LayerTrace(*(torch.cat([getattr(trace, spec.name) for trace in ordered]) for spec in fields(LayerTrace)))

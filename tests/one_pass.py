@@ -15,6 +15,7 @@ from bench.results import Measurement, Trial
 from bench.running import progress_file
 from bench.running.messages import Event, JobCase, Step
 from bench.targets import Target, Targets
+from bench.telemetry import GpuState
 from moe_impl.options import Variant
 from moe_impl.stages import Stage
 from moe_impl.state import UbatchState
@@ -32,9 +33,15 @@ class Pass:
         self.progress = folder / "progress"
         progress_file.reset(self.progress)
 
-    def run(self, case: Case, settled: tuple[Measurement, ...] = ()) -> Trial:
-        writer = progress_file.ProgressFile(self.progress)
-        context = PassContext(4, SETTINGS, CPU, describe(CPU), Targets(CPU), HostTimer(), writer, self.events.append)
+    def run(
+        self,
+        case: Case,
+        settled: tuple[Measurement, ...] = (),
+        settings: MeasureSettings = SETTINGS,
+        gpu_now: Callable[[], GpuState | None] = lambda: None,
+    ) -> Trial:
+        writer, tell = progress_file.ProgressFile(self.progress), self.events.append
+        context = PassContext(4, settings, CPU, describe(CPU), Targets(CPU), HostTimer(), writer, tell, gpu_now=gpu_now)
         return CaseRun.of(context, JobCase(case, settled)).trial()
 
     @property

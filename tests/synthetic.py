@@ -197,7 +197,7 @@ class StubRun:
     stored: Sequence[Trial]
     path: Path = Path("runs/synthetic")
 
-    def trials(self) -> list[Trial]:
+    def trials(self, *, times_only: bool = False) -> list[Trial]:
         return list(self.stored)
 
     def config(self) -> SweepConfig:

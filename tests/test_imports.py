@@ -75,7 +75,7 @@ def test_the_command_line_loads_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
-@pytest.mark.parametrize("verb", ["sweep", "plan", "compare", "report"])
+@pytest.mark.parametrize("verb", ["sweep", "plan", "compare", "report", "export"])
 def test_help_loads_neither_torch_nor_pandas(verb: str) -> None:
     done = python(
         "import sys\n"

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bench.no_collecting import no_collecting
+
 if TYPE_CHECKING:
     from bench.run_folder import RunFolder
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("--across", metavar="AXIS", help="Compare cases that differ along AXIS: precision.")
 @click.option("--absolute", is_flag=True, help="Let times end the gate too, not TBO's speed-up alone.")
 @click.option("--anyway", is_flag=True, help="Compare runs of different machines or timers, with that doubt.")
+@no_collecting()
 def command(
     run: Path,
     new: Path | None,
@@ -35,18 +38,16 @@ def command(
 
     With two run folders, BASE and NEW: say whether TBO's speed-up changed between them.
     """
-    import json
-
     from bench import against, report
     from bench.render import against_document, against_terminal, document, terminal
-    from bench.render.printing import show
+    from bench.render.printing import show, show_json
 
     if new is None:
         _refuse_without_new(gate=gate, across=across is not None, absolute=absolute, anyway=anyway)
         folder = _open(run)
         model = report.build(folder, report.only(folder.trials(), filter_text))
         if as_json:
-            click.echo(json.dumps(document.document(model), indent=2, allow_nan=False))
+            show_json(document.document(model))
         else:
             show(terminal.summary(model))
         return 0
@@ -60,7 +61,7 @@ def command(
         gated=gate,
     )
     if as_json:
-        click.echo(json.dumps(against_document.document(found), indent=2, allow_nan=False))
+        show_json(against_document.document(found))
     else:
         show(against_terminal.summary(found))
     return int(found.gate or 0)

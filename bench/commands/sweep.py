@@ -16,6 +16,7 @@ from bench.config import SweepConfig, dump_resolved, load, which
 from bench.errors import BenchError, Exit
 from bench.measure.peers import BACKEND
 from bench.naming import case_names, machine_name
+from bench.printable import printable
 from bench.render.progress import SweepProgress
 from bench.running import resume, run_writer
 from bench.running.failures import Failure, failures
@@ -142,11 +143,11 @@ def _report(run: RunWriter, failed: Sequence[Failure], as_json: bool) -> None:
 
 def _say_failures(failed: Sequence[Failure], names: dict[str, str], again: Sequence[str]) -> None:
     for case_id in dict.fromkeys(failure.case_id for failure in failed):
-        click.echo(f"failed: {names[case_id]}", err=True)
+        click.echo(printable(f"failed: {names[case_id]}"), err=True)
         why: dict[str, list[str]] = {}  # a failed build is every variant's reason
         for failure in failed:
             if failure.case_id == case_id:
                 why.setdefault(f"{failure.status}: {failure.reason}", []).append(failure.variant)
         for reason, variants in why.items():
-            click.echo(f"  {', '.join(variants)}: {reason}", err=True)
-        click.echo(f"  repeat with: {shlex.join([*again, '--filter', names[case_id]])}", err=True)
+            click.echo(printable(f"  {', '.join(variants)}: {reason}"), err=True)
+        click.echo(printable(f"  repeat with: {shlex.join([*again, '--filter', names[case_id]])}"), err=True)

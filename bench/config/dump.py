@@ -8,8 +8,9 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from bench import units
-from bench.config.sections import MEASURE_KEYS, SCHEMA, SHAPE_SIZES
+from bench.config.sections import MEASURE_KEYS, SCHEMA, SHAPE_SIZES, WITHIN
 from bench.config.spec import SweepConfig
+from bench.measure.settings import SampleLimits
 from moe_impl.links import COLLECTIVE, HOST_LINK, LOCAL, PACED_PRESETS
 from moe_impl.options import Attention, Link, LinkTime, SkewedRouting, SplitPolicy
 from moe_impl.shapes import PRESETS, ModelShape
@@ -33,8 +34,10 @@ def dump_resolved(config: SweepConfig) -> str:
         entries = (f"{name}: [{', '.join(map(_value, values))}]" for name, values in spec.values)
         lines.append(f"  - {{{', '.join(entries)}}}")
     lines.append("measure:")
+    idle = ("samples", "stop_when") if config.measure.stop_when is None else ("rounds",)
     for key, (name, _) in MEASURE_KEYS.items():
-        lines.append(f"  {key}: {_setting(name, getattr(config.measure, name))}")
+        if key not in idle:
+            lines.append(f"  {key}: {_setting(name, getattr(config.measure, name))}")
     return "\n".join(lines) + "\n"
 
 
@@ -83,7 +86,13 @@ def _per_direction(link: Link, text: Callable[[LinkTime], str]) -> str:
     return f"{{{', '.join(parts)}}}"
 
 
-def _setting(name: str, value: float) -> str:
+def _setting(name: str, value: float | SampleLimits) -> str:
+    if isinstance(value, SampleLimits):
+        return f"{{min: {value.min}, max: {value.max}}}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if name == "stop_when":
+        return f"{WITHIN} {exact(value, units.FRACTION)}"
     if isinstance(value, int):
         return str(value)
     return exact(value, units.TIME if name.endswith("_s") else units.FRACTION)

@@ -115,7 +115,7 @@ def _transfer(cells: list[str]) -> Transfer | str:
         taken_s = float(seconds)
     except ValueError:
         taken_s = math.nan
-    if not 0 < taken_s < math.inf:
+    if not units.TIME.least <= taken_s <= units.TIME.most:
         return f"seconds: found {seconds or 'nothing'}, expected a number above 0, such as 120e-6"
     return Transfer(direction, dtype, int(num_bytes), taken_s)  # type: ignore[arg-type]  # checked above
 
@@ -138,6 +138,8 @@ def _fitted(
                 continue
             try:
                 time, residual = fit(list(group.values()))
+                if not units.RATE.least <= time.bandwidth_bytes_per_s <= units.RATE.most:
+                    raise ValueError(f"no link has the {time.bandwidth_bytes_per_s:g} B/s that they fit")
             except ValueError as error:
                 problems.add_elsewhere(f"{table}:{min(group)}: {direction} of {dtype} rows: {error}")
                 complete = False

@@ -4,7 +4,7 @@ Allowed values come from type hints (``Literal``, ``int``), so a new value of an
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, TypeVar, get_args, get_origin
 
 from bench import units
@@ -93,12 +93,39 @@ def quantity(dimension: units.Dimension, *, zero: bool = True, below: float | No
         if value == 0 and not zero:
             problems.add(node, path, f"found {node.shown}, expected {dimension.name} above 0")
             return None
+        if value and not dimension.least <= value <= dimension.most:
+            unit = next(name for name, size in dimension.units.items() if size == 1)
+            limits = f"from {dimension.least:g} to {dimension.most:g} {unit}"
+            problems.add(node, path, f"found {node.shown}, expected {dimension.name} {limits}")
+            return None
         if below is not None and value >= below:
             problems.add(node, path, f"found {node.shown}, expected {dimension.name} below {below:g}")
             return None
         return value
 
     return read
+
+
+def quantity_after(words: str, dimension: units.Dimension, *, below: float) -> Reader[float]:
+    """``WORDS QUANTITY``, such as ``ratio within 0.5 %``, to the quantity, which lies above 0 and under ``below``."""
+    read_quantity = quantity(dimension, zero=False, below=below)
+
+    def read(node: Node, path: str, problems: Problems) -> float | None:
+        head, found, rest = str(node.value).partition(words)
+        if head.strip() or not found:
+            problems.add(node, path, f"found {node.shown}, expected `{words} {dimension.example}`")
+            return None
+        return read_quantity(replace(node, value=rest.strip()), path, problems)
+
+    return read
+
+
+def switch(node: Node, path: str, problems: Problems) -> bool | None:
+    """true or false."""
+    if isinstance(node.value, bool):
+        return node.value
+    problems.add(node, path, f"found {node.shown}, expected true or false")
+    return None
 
 
 def for_hint(hint: Any) -> Reader[Any]:

@@ -17,12 +17,14 @@ from bench.config.readers import (
     one_or_many,
     preset,
     quantity,
+    quantity_after,
+    switch,
     whole_number,
 )
 from bench.config.routing import read_routing
 from bench.config.spec import CaseAxes, VariantSpec
 from bench.config.split import read_split
-from bench.measure.settings import MeasureSettings
+from bench.measure.settings import MeasureSettings, SampleLimits
 from moe_impl.options import Precision, Variant
 from moe_impl.payload import PayloadDtype
 from moe_impl.shapes import PRESETS, ModelShape
@@ -104,11 +106,29 @@ def read_variants(node: Node, path: str, problems: Problems) -> tuple[VariantSpe
     return tuple(specs) if len(specs) == len(entries) else None
 
 
+WITHIN = "ratio within"
+
+
+def read_samples(node: Node, path: str, problems: Problems) -> SampleLimits | None:
+    """``{min: .., max: ..}``; a key that is absent keeps its default."""
+    given = mapping(node, path, problems, {spec.name: Key(whole_number(2)) for spec in fields(SampleLimits)})
+    if given is None:
+        return None
+    limits = SampleLimits(**given)
+    if limits.min > limits.max:
+        problems.add(node, path, f"found min {limits.min} above max {limits.max}, expected at most that")
+        return None
+    return limits
+
+
 MEASURE_KEYS: dict[str, tuple[str, Reader[Any]]] = {
     "passes": ("passes", whole_number(1)),
     "rounds": ("rounds", whole_number(1)),
+    "samples": ("samples", read_samples),
+    "stop_when": ("stop_when", quantity_after(WITHIN, units.FRACTION, below=1)),
     "round_min": ("round_min_s", quantity(units.TIME)),
     "warm_up": ("warm_up_s", quantity(units.TIME)),
+    "aa": ("aa", switch),
     "decide_beyond": ("decide_beyond", quantity(units.FRACTION, below=1)),
     "same_within": ("same_within", quantity(units.FRACTION, below=1)),
     "case_limit": ("case_limit_s", quantity(units.TIME, zero=False)),

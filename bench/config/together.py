@@ -22,6 +22,7 @@ def refuse_impossible(root: Node, values: dict[str, Any], problems: Problems) ->
         _experts(_child(root, "variants"), values["case"], problems)
     if "measure" in values:
         _thresholds(_child(root, "measure"), values["measure"], problems)
+        _stopping(_child(root, "measure"), problems)
 
 
 def _ep_sizes(case: Node, axes: CaseAxes, problems: Problems) -> None:
@@ -75,6 +76,18 @@ def _thresholds(measure: Node, settings: MeasureSettings, problems: Problems) ->
         f"decide_beyond {settings.decide_beyond:.2%} is above same_within {settings.same_within:.2%}, "
         "expected at most that",
     )
+
+
+def _stopping(measure: Node, problems: Problems) -> None:
+    """Either a fixed number of rounds, or a rule with its limits."""
+    assert isinstance(measure.value, dict)
+    given = measure.value
+    if "stop_when" in given and "rounds" in given:
+        text = f"found {given['stop_when'].shown} beside rounds {given['rounds'].shown}, expected one of the two"
+        problems.add(given["stop_when"], "measure.stop_when", text)
+    if "samples" in given and "stop_when" not in given:
+        text = "found without stop_when, which chooses between its limits, expected both or neither"
+        problems.add(given["samples"], "measure.samples", text)
 
 
 def _child(node: Node, key: str) -> Node:

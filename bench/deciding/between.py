@@ -12,9 +12,10 @@ from enum import StrEnum
 from statistics import fmean, median
 from typing import TypeVar
 
-from bench.deciding import compare, join, welch
+from bench.deciding import compare, join
 from bench.deciding.across import Axis, Place, pair
-from bench.deciding.compare import Comparison, Reason, Verdict
+from bench.deciding.compare import CLAIMS, Comparison, Reason, Verdict
+from bench.deciding.discovery import discoveries
 from bench.deciding.welch import Difference
 from bench.measure.settings import MeasureSettings
 from bench.results import Measurement, Status, Trial
@@ -35,7 +36,7 @@ class Doubt(StrEnum):
     STRADDLES = Reason.STRADDLES.value
     TOUCHES_MARGIN = Reason.TOUCHES_MARGIN.value
     NOISE_FLOOR = "the interval reaches into the noise floor between processes"
-    FALSE_DISCOVERY = "does not survive the false discovery rate of the whole table"
+    FALSE_DISCOVERY = Reason.FALSE_DISCOVERY.value
 
 
 FORBIDS = {
@@ -50,8 +51,6 @@ FORBIDS = {
     Reason.FEW_COMMON_PASSES: Doubt.FEW_PASSES,
 }
 """What either run's own verdict lacks and this one then lacks too; an interval too wide there is none of it."""
-CLAIMS = frozenset({Verdict.FASTER, Verdict.SLOWER})
-"""What says that there is a difference, and may say so by chance."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +160,7 @@ def _overlapped(trials: Iterable[Trial]) -> dict[Place, list[Trial]]:
 
 def _not_timed(at: Place, there: Place, passes: Sequence[Trial], axis: Axis | None) -> NotCompared | None:
     """How NEW's T2o or its T1 first ended without a time, in any pass: what crashes once has not passed."""
-    for variant in (there.variant, there.variant.unsplit()):
+    for variant in (there.variant, join.unsplit(there.variant)):
         timed = join.timed(passes, variant)
         bad = {p: m for p, m in join.measured(passes, variant).items() if p not in timed}
         if bad:
@@ -197,13 +196,13 @@ def _change(
             *_decided(known, doubts, lambda found: decide_time(found, measure)),
         )
 
-    both = times(base.variant.unsplit(), new.variant.unsplit()), times(base.variant, new.variant)
+    both = times(base.baseline, new.baseline), times(base.variant, new.variant)
     return Change(base, new, difference, verdict, reasons, both)
 
 
 def _pass_logs(measurements: Iterable[Measurement]) -> list[float]:
     """Mean log time of each pass."""
-    return [fmean(map(math.log, m.samples_s)) for m in measurements]
+    return [fmean([math.log(sample) for sample in m.samples_s]) for m in measurements]
 
 
 Decided = tuple[Verdict, tuple[Doubt, ...]]
@@ -258,13 +257,12 @@ Judged = TypeVar("Judged", Change, Times)
 
 
 def _surviving(judged: Sequence[Judged]) -> list[Judged]:
-    p_values = [_p_value(one) for one in judged]
-    held = iter(welch.discoveries([p for p in p_values if p is not None]))
+    held = discoveries([_p_value(one) for one in judged])
     return [
         one
-        if p is None or next(held) or one.verdict not in CLAIMS
+        if holds or one.verdict not in CLAIMS
         else replace(one, verdict=Verdict.UNDECIDED, reasons=(Doubt.FALSE_DISCOVERY,))
-        for one, p in zip(judged, p_values, strict=True)
+        for one, holds in zip(judged, held, strict=True)
     ]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bench.deciding.compare import Comparison, Reason, Verdict
+from bench.deciding.compare import NOISE_ALONE, Comparison, Verdict
 from bench.deciding.join import Series, series_of
 
 
@@ -81,10 +81,6 @@ def zero_crossing(tokens: Sequence[int], log_speedups: Sequence[float]) -> ZeroC
             at = math.exp(math.log(t0) + (math.log(t1) - math.log(t0)) * -y0 / (y1 - y0))
             return ZeroCrossing(at, (t0, t1))
     return None
-
-
-NOISE_ALONE = frozenset({Reason.STRADDLES, Reason.TOUCHES_MARGIN})
-"""Reasons for no verdict that leave the speed-up a measurement: all else (a failed pass) forbids using it."""
 
 
 def _interpolable(row: Comparison) -> bool:

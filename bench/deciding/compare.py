@@ -1,13 +1,16 @@
 """Decide: each overlapped variant (T2o) against its own unsplit run (T1), with a verdict and the reasons for none."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 from statistics import median
 from typing import Protocol
 
 from bench.deciding import join, stats
+from bench.deciding.discovery import discoveries
 from bench.deciding.stats import Estimate
+from bench.identity import case_id
 from bench.measure.settings import MeasureSettings
 from bench.results import FAILURES, Measurement, Trial
 from moe_impl.options import Link, Variant, Workload
@@ -21,6 +24,10 @@ class Verdict(StrEnum):
     SLOWER = "SLOWER"
     SAME = "SAME"
     UNDECIDED = "UNDECIDED"
+
+
+CLAIMS = frozenset({Verdict.FASTER, Verdict.SLOWER})
+"""What says that there is a difference, and may say so by chance."""
 
 
 class Reason(StrEnum):
@@ -37,6 +44,11 @@ class Reason(StrEnum):
     FEW_COMMON_PASSES = "fewer than two passes timed both T1 and T2o"
     STRADDLES = "the interval lies on both sides of 1"
     TOUCHES_MARGIN = "the interval touches the margin"
+    FALSE_DISCOVERY = "does not survive the false discovery rate of the whole table"
+
+
+NOISE_ALONE = frozenset({Reason.STRADDLES, Reason.TOUCHES_MARGIN, Reason.FALSE_DISCOVERY})
+"""Reasons for no verdict that leave the speed-up a measurement: all else (a failed pass) forbids using it."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +78,11 @@ class Comparison:
     @property
     def baseline(self) -> Variant:
         """T1."""
-        return self.variant.unsplit()
+        return join.unsplit(self.variant)
+
+    @cached_property
+    def case_id(self) -> str:
+        return case_id(self.workload, self.link)
 
     @property
     def ran_tbo(self) -> bool:
@@ -102,13 +118,31 @@ class Comparison:
 
 
 def compare_off_on(trials: Iterable[Trial], measure: MeasureSettings) -> list[Comparison]:
-    """Every T2o that was timed at least once, against its own T1 of the same case and pass."""
+    """Every T2o that was timed at least once, against its own T1 of the same case and pass; verdicts hold together."""
     comparisons = []
     for passes in join.by_case(trials).values():
         for variant in join.variants_of(passes):
             if variant.role == "T2o" and join.timed(passes, variant):
                 comparisons.append(_compare(passes, variant, measure))
-    return comparisons
+    return _true_together(comparisons)
+
+
+def _true_together(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """The same rows, those UNDECIDED whose difference so long a table shows by chance.
+
+    The tests of the table are all that had an interval and nothing against them, whatever they said.
+    """
+    held = discoveries([_p_value(row) for row in comparisons])
+    return [
+        row
+        if holds or row.verdict not in CLAIMS
+        else replace(row, verdict=Verdict.UNDECIDED, reasons=(Reason.FALSE_DISCOVERY,))
+        for row, holds in zip(comparisons, held, strict=True)
+    ]
+
+
+def _p_value(row: Comparison) -> float | None:
+    return row.estimate.p_value if row.estimate is not None and NOISE_ALONE.issuperset(row.reasons) else None
 
 
 class Interval(Protocol):
@@ -135,8 +169,8 @@ def decide(estimate: Interval, measure: MeasureSettings) -> tuple[Verdict, tuple
 
 
 def _compare(passes: Sequence[Trial], variant: Variant, measure: MeasureSettings) -> Comparison:
-    off, on = join.timed(passes, variant.unsplit()), join.timed(passes, variant)
-    serial = join.timed(passes, variant.split_serial())
+    off, on = join.timed(passes, join.unsplit(variant)), join.timed(passes, variant)
+    serial = join.timed(passes, join.split_serial(variant))
     common = sorted(off.keys() & on.keys())
     doubts = _doubts(passes, variant, len(common))
     try:
@@ -168,18 +202,24 @@ def _compare(passes: Sequence[Trial], variant: Variant, measure: MeasureSettings
 def _doubts(passes: Sequence[Trial], variant: Variant, num_common: int) -> list[Reason]:
     """What forbids a verdict whatever the interval says."""
     doubts = []
-    baseline = join.measured(passes, variant.unsplit())
+    baseline = join.measured(passes, join.unsplit(variant))
     if any(trial.machine.device == "cpu" for trial in passes):
         doubts.append(Reason.CPU)
     if any(TBO_OFF in m.limits for m in join.timed(passes, variant).values()):
         doubts.append(Reason.TURNED_OFF)
     if not baseline:
         doubts.append(Reason.BASELINE_MISSING)
-    elif not join.timed(passes, variant.unsplit()):
+    elif not join.timed(passes, join.unsplit(variant)):
         doubts.append(Reason.BASELINE_FAILED)
     # A variant that crashed or gave a wrong answer once must not win on the passes in which it did not.
     elif any(m.status in FAILURES for m in [*baseline.values(), *join.measured(passes, variant).values()]):
         doubts.append(Reason.PASS_FAILED)
+    return doubts + doubts_of_passes(passes, num_common)
+
+
+def doubts_of_passes(passes: Sequence[Trial], num_common: int) -> list[Reason]:
+    """What forbids a verdict over these passes, of which so many timed both sides."""
+    doubts = []
     if len({(trial.machine, trial.timer) for trial in passes}) > 1:
         doubts.append(Reason.MACHINES_DIFFER)
     if len(passes) == 1:

@@ -199,7 +199,7 @@ def _bounds(variant: Variant, workload: Workload, op_s: OpSeconds, rate: float |
     return Bounds(
         ideal_s=spans[best],
         ideal_order=best,
-        schedule_bound_s=seconds(for_variant(variant, workload)),
+        schedule_bound_s=spans[variant.order],
         ideal_sm_s=None if rate is None else min(seconds(schedule, rate) for schedule in schedules.values()),
     )
 

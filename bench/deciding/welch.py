@@ -1,19 +1,18 @@
-"""Two independent samples of pass means: Welch's interval of their difference, and many such tests at once.
+"""Two independent samples of pass means: Welch's interval of their difference.
 
 Pure floats; knows no run, case or variant. Welch, for the passes of two runs are no pairs and need not spread alike:
-B. L. Welch, Biometrika 34 (1947) 28. Many at once: Benjamini and Hochberg, J. R. Stat. Soc. B 57 (1995) 289.
+B. L. Welch, Biometrika 34 (1947) 28.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, variance
+from functools import cached_property
+from statistics import fmean
 
 from scipy.special import stdtr, stdtrit
 
 from bench.deciding import stats
-
-FALSE_DISCOVERY_RATE = 0.05
+from bench.deciding.stats import stdev
 
 
 @dataclass(frozen=True)
@@ -42,27 +41,28 @@ class Difference:
         """new / base, of geometric means over passes."""
         return math.exp(self.log)
 
+    @cached_property
     def _variances(self) -> tuple[float, float] | None:
         """Of each side's mean; None where a side has one pass."""
         if min(self.passes) < 2:
             return None
-        return variance(self.base) / len(self.base), variance(self.new) / len(self.new)
+        return stdev(self.base) ** 2 / len(self.base), stdev(self.new) ** 2 / len(self.new)
 
     @property
     def standard_error(self) -> float | None:
         """Of ``log``; None where a side has one pass."""
-        found = self._variances()
+        found = self._variances
         return None if found is None else math.sqrt(sum(found))
 
-    @property
+    @cached_property
     def freedom(self) -> float:
         """Degrees of freedom after Welch and Satterthwaite, at least those of the smaller side."""
-        found = self._variances()
+        found = self._variances
         if found is None or not any(found):
             return sum(self.passes) - 2
         return sum(found) ** 2 / sum(v**2 / (n - 1) for v, n in zip(found, self.passes, strict=True))
 
-    @property
+    @cached_property
     def half_width(self) -> float | None:
         """Of the interval of ``log``; None where a side has one pass."""
         error = self.standard_error
@@ -93,7 +93,7 @@ class Difference:
         """Standard deviation between passes, pooled over both sides; None where a side has one pass."""
         if min(self.passes) < 2:
             return None
-        squares = sum((n - 1) * variance(logs) for n, logs in zip(self.passes, (self.base, self.new), strict=True))
+        squares = sum((n - 1) * stdev(logs) ** 2 for n, logs in zip(self.passes, (self.base, self.new), strict=True))
         return math.sqrt(squares / (sum(self.passes) - 2))
 
     @property
@@ -104,14 +104,3 @@ class Difference:
             return None
         quantiles = (float(stdtrit(self.freedom, at)) for at in (0.5 + self.confidence / 2, stats.POWER))
         return math.expm1(sum(quantiles) * error)
-
-
-def discoveries(p_values: Sequence[float], rate: float = FALSE_DISCOVERY_RATE) -> list[bool]:
-    """Which of these tests hold together: of those that do, ``rate`` are false on average (Benjamini-Hochberg).
-
-    The largest k whose k-th smallest p-value is at most k / m * rate; all tests up to that p-value hold.
-    """
-    ordered = sorted(p_values)
-    bounds = (p for k, p in enumerate(ordered, start=1) if p <= k / len(ordered) * rate)
-    limit = max(bounds, default=-1.0)
-    return [p <= limit for p in p_values]

@@ -1,20 +1,19 @@
 """What the GPU is and how it runs right now: identity, FP4, queues, clocks and throttling."""
 
 import os
-from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from bench.doctor.findings import Finding, State
-from bench.environment import driver_version, installed
+from bench.environment import driver_version, uuid_of
+from bench.telemetry import Gpu, NvmlSilentError
 
 NATIVE_FP4 = (10, 0)
 """First compute capability with FP4 tensor cores."""
 LEAST_CONNECTIONS = 2
 """Hardware queues below which two streams share one, and nothing overlaps."""
-THROTTLING = ("SwPowerCap", "HwSlowdown", "SwThermalSlowdown", "HwThermalSlowdown", "HwPowerBrakeSlowdown")
-"""NVML's reasons that slow a GPU down, as the ends of its constants' names."""
 
 
 def identity(device: torch.device) -> Finding:
@@ -69,44 +68,25 @@ def queues(settings: Any = os.environ) -> Finding:
 
 def clocks(device: torch.device) -> Finding:
     """SM clock, power, temperature and why the GPU is slowed down, now."""
-    if installed("nvidia-ml-py") is None:
+    try:
+        return clocks_of(Gpu(uuid_of(device)))
+    except ImportError:
         said = "nvidia-ml-py is not installed: clocks and throttling are not recorded"
         return Finding("clocks", State.MISSING, said, remedy="pip install nvidia-ml-py")
-    import pynvml
+    except NvmlSilentError as error:
+        return Finding("clocks", State.UNKNOWN, str(error))
 
-    try:
-        pynvml.nvmlInit()
-        uuid = str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))
-        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid.removeprefix('GPU-')}")
-    except (pynvml.NVMLError, TypeError) as error:
-        return Finding("clocks", State.UNKNOWN, f"NVML does not answer: {error}")
 
-    def asked(ask: Callable[[], Any]) -> Any:
-        try:
-            return ask()
-        except (pynvml.NVMLError, AttributeError):
-            return None
-
-    reasons = asked(lambda: pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
-    slowed = [
-        name for name in THROTTLING if reasons and reasons & getattr(pynvml, f"nvmlClocksThrottleReason{name}", 0)
-    ]
-    power_mw = asked(lambda: pynvml.nvmlDeviceGetPowerUsage(handle))
-    data = {
-        "sm_clock_hz": _times(asked(lambda: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)), 1e6),
-        "sm_clock_max_hz": _times(asked(lambda: pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_SM)), 1e6),
-        "power_w": _times(power_mw, 1e-3),
-        "temperature_c": asked(lambda: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)),
-        "throttled_by": slowed,
-    }
-    said = f"SM {_mhz(data['sm_clock_hz'])} of {_mhz(data['sm_clock_max_hz'])} MHz, {data['power_w']} W"
-    if slowed:
-        return Finding("clocks", State.WARN, f"{said}; slowed down by {', '.join(slowed)}", data)
+def clocks_of(gpu: Gpu) -> Finding:
+    """What NVML says of this one."""
+    now, most_hz = gpu.now(), gpu.sm_clock_max_hz()
+    data = {**asdict(now), "sm_clock_max_hz": most_hz}
+    said = f"SM {_mhz(now.sm_clock_hz)} of {_mhz(most_hz)} MHz, {now.power_w} W"
+    if now.throttled_by is None:
+        return Finding("clocks", State.UNKNOWN, f"{said}; whether anything slows it down is not told", data)
+    if now.throttled_by:
+        return Finding("clocks", State.WARN, f"{said}; slowed down by {', '.join(now.throttled_by)}", data)
     return Finding("clocks", State.OK, f"{said}, not slowed down", data)
-
-
-def _times(value: float | None, factor: float) -> float | None:
-    return None if value is None else value * factor
 
 
 def _mhz(hertz: float | None) -> str:

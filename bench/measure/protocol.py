@@ -1,4 +1,4 @@
-"""How samples are taken: warm up, then rounds in which all variants take turns, mirrored (A B C C B A).
+"""How samples are taken: warm up until steady, then rounds in which all variants take turns, mirrored (A B C C B A).
 
 Each pass begins its order with another variant: what a variant's neighbours do to it (0.3 to 0.8 % were measured) is
 then part of the spread between passes, which the interval sees, and no bias that all passes share.
@@ -13,12 +13,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
 
+from bench import units
 from bench.measure.peers import ALONE, Peers, slowest_of
 from bench.measure.settings import MeasureSettings
+from bench.measure.steady import LEAST_WINDOW, drift
+from bench.measure.stopping import StoppingRule
 from bench.measure.timer import Timer
 
 MIN_WARM_UP_CALLS = 3
 MAX_WARM_UP_CALLS = 2000
+MOST_WARM_UP = 10
+"""A warm-up that does not get steady ends after so many times the least it was asked to last."""
+UNSETTLED = "warm-up did not settle"
+"""The doubt of a variant that was timed all the same."""
 
 
 @dataclass
@@ -32,6 +39,18 @@ class Samples:
     rounds: list[int] = field(default_factory=list)
     rank_skew: float | None = None
     """Median over iterations of (slowest rank - fastest) / slowest; None for one rank."""
+    doubts: list[str] = field(default_factory=list)
+    """In words: a warm-up that did not settle, a ratio that is not known as asked."""
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """How an untimed series ended."""
+
+    iteration_s: float
+    """Median of its later half."""
+    doubt: str | None
+    """Why it is not steady; None where it is, and where no time was given to it."""
 
 
 Announce = Callable[[str, str | None], None]
@@ -51,17 +70,42 @@ def garbage_collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def warm_up(call: Callable[[], object], timer: Timer, warm_up_s: float, peers: Peers = ALONE) -> float:
-    """Run untimed until ``warm_up_s`` have passed by rank 0's clock; the median of the later half, in seconds."""
+def warm_up(call: Callable[[], object], timer: Timer, warm_up_s: float, peers: Peers = ALONE) -> WarmUp:
+    """Run untimed for ``warm_up_s`` and until the series is steady, by rank 0's clock.
+
+    It ends unsteady, which is told, after MOST_WARM_UP times ``warm_up_s`` or MAX_WARM_UP_CALLS calls.
+    """
     taken: list[float] = []
 
     def cold() -> bool:
-        return len(taken) < MIN_WARM_UP_CALLS or (sum(taken) < warm_up_s and len(taken) < MAX_WARM_UP_CALLS)
+        if len(taken) < MIN_WARM_UP_CALLS:
+            return True
+        spent_s = sum(taken)
+        if spent_s >= MOST_WARM_UP * warm_up_s or len(taken) >= MAX_WARM_UP_CALLS:
+            return False
+        # not after every call: the device idles meanwhile
+        return spent_s < warm_up_s or len(taken) % LEAST_WINDOW > 0 or not _steady(taken)
 
     while peers.first(cold()):
         peers.align()
         taken.append(timer.time_s(call))
-    return median(taken[len(taken) // 2 :])
+    doubt = unsettled(taken) if warm_up_s else None
+    return WarmUp(median(taken[len(taken) // 2 :]), doubt)
+
+
+def _steady(taken: Sequence[float]) -> bool:
+    found = drift(taken)
+    return found is not None and found.steady
+
+
+def unsettled(taken: Sequence[float]) -> str | None:
+    """What to say of a warm-up that ended like this; None where it was steady."""
+    found = drift(taken)
+    if found is None:
+        return f"{UNSETTLED}: {len(taken)} calls are too few to tell"
+    if not found.seen:
+        return None
+    return f"{UNSETTLED}: still drifting by {units.format_percent(found.change, signed=True)} after {len(taken)} calls"
 
 
 def repeats_for(estimates_s: Mapping[str, float], round_min_s: float) -> int:
@@ -82,6 +126,8 @@ def measure(
     announce: Announce,
     pass_index: int = 0,
     peers: Peers = ALONE,
+    baselines: Mapping[str, str] | None = None,
+    between_rounds: Callable[[], object] = lambda: None,
 ) -> dict[str, Samples]:
     """Time every variant of a case.
 
@@ -90,30 +136,41 @@ def measure(
         announce: called before each variant's warm-up and before each round.
         pass_index: by how many places the order is rotated.
         peers: the ranks that run the same calls now.
+        baselines: variant id -> id of the one it is compared with, which ``settings.stop_when`` is about.
+        between_rounds: called before the first round, between rounds and after the last.
 
     Returns:
-        variant id -> its samples; each has 2 * repeats * rounds of them, pairwise comparable by position.
+        variant id -> its samples; all have as many of them, pairwise comparable by position.
     """
-    estimates_s: dict[str, float] = {}
+    warm_ups: dict[str, WarmUp] = {}
     for variant_id, call in calls.items():
         announce("warm-up", variant_id)
-        [estimates_s[variant_id]] = peers.slowest([warm_up(call, timer, settings.warm_up_s, peers)])
+        warm_ups[variant_id] = warm_up(call, timer, settings.warm_up_s, peers)
+    estimates_s = dict(zip(calls, peers.slowest([one.iteration_s for one in warm_ups.values()]), strict=True))
     repeats = repeats_for(estimates_s, settings.round_min_s)
     order = rotated(list(calls), pass_index)
     mirrored = order + order[::-1]
+    rule = StoppingRule(settings, baselines or {})
     taken = {variant_id: Samples() for variant_id in calls}
-    place = 0
+    samples_s = {variant_id: one.samples_s for variant_id, one in taken.items()}
+    rounds = place = 0
     with garbage_collector_paused():
-        for round_index in range(settings.rounds):
-            announce(f"round {round_index + 1} of {settings.rounds}", None)
-            for _ in range(repeats):
+        between_rounds()
+        while peers.first(rule.goes_on(rounds, samples_s)):
+            announce(rule.name(rounds), None)
+            for _ in range(rule.blocks(repeats, place // len(order))):
                 for variant_id in mirrored:
                     samples = taken[variant_id]
                     peers.align()
                     samples.samples_s.append(timer.time_s(calls[variant_id]))
                     samples.places.append(place)
-                    samples.rounds.append(round_index)
+                    samples.rounds.append(rounds)
                     place += 1
+            rounds += 1
+            between_rounds()
+    for variant_id, samples in taken.items():
+        doubts = (warm_ups[variant_id].doubt, rule.doubt(variant_id, samples_s))
+        samples.doubts = [doubt for doubt in doubts if doubt is not None]
     for samples in taken.values():
         of_ranks = peers.gather(samples.samples_s)
         samples.samples_s = slowest_of(of_ranks)

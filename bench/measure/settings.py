@@ -4,17 +4,34 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class SampleLimits:
+    """Samples of each variant in a pass; they come in pairs, so an odd limit acts as the even one inside."""
+
+    min: int = 20
+    max: int = 400
+
+    def __str__(self) -> str:
+        return f"{self.min} to {self.max}"
+
+
+@dataclass(frozen=True)
 class MeasureSettings:
     """Part of no id: it changes how well an answer is known, not what is asked."""
 
     passes: int = 5
     """Fresh processes, outermost: a verdict needs two at least."""
     rounds: int = 6
-    """Interleaving rounds in each pass."""
+    """Interleaving rounds in each pass; means nothing with ``stop_when``."""
+    samples: SampleLimits = SampleLimits()
+    """What ``stop_when`` chooses between; means nothing without it."""
+    stop_when: float | None = None
+    """A pass of a case ends once every ratio to T1 is known to within this fraction; None: after ``rounds``."""
     round_min_s: float = 0.5
     """A round repeats its mirrored order (A B C C B A) until it lasts at least this long."""
     warm_up_s: float = 0.2
-    """Each variant runs untimed for this long (and at least three times) before the first round."""
+    """Each variant runs untimed at least this long before the first round, until steady (bench.measure.protocol)."""
+    aa: bool = False
+    """T1 runs twice under two names, and the second is judged against the first."""
     decide_beyond: float = 0.002
     """FASTER or SLOWER needs the whole interval of the speed-up beyond 1 +- this."""
     same_within: float = 0.01

@@ -124,20 +124,19 @@ def holds(export: Path, text: str) -> bool:
     return False
 
 
-def repeat(config: Path, case_id: str, request: Request) -> str:
+def repeat(config: Path, request: Request, out: Path | None) -> str:
     """The command that makes this profile again."""
-    words = ["bench", "profile", str(config), "--case", case_id, "--tool", request.tool, "--out", request.folder]
-    return shlex.join(words)
+    where = [] if out is None else ["--out", str(out)]
+    return shlex.join(["bench", "profile", str(config), "--case", request.case.case_id, "--tool", request.tool, *where])
 
 
-def folder_for(out: Path | None, case_id: str, tool: str) -> Path:
-    """The folder asked for, or ``profiles/<case>-<tool>``; made where it is missing.
+def folder_for(folder: Path) -> Path:
+    """The folder for a profile; made where it is missing.
 
     Raises:
-        BenchError: it is there and not empty.
+        BenchError: it is there and not empty, or cannot be made.
     """
-    folder = out or Path("profiles") / f"{case_id}-{tool}"
-    if folder.exists() and any(folder.iterdir()):
+    if folder.is_dir() and any(folder.iterdir()):
         raise BenchError(f"--out: {folder} is not empty")
     try:
         os.makedirs(folder, exist_ok=True)

@@ -32,7 +32,7 @@ def checked_run(target: Target, variant: Variant) -> VariantRun:
     errors = [correctness.errors(t.y_TH, target.oracle(layer, t), precision) for layer, t in enumerate(traces)]
     check = correctness.judge(precision, errors, None)
     if not check.passed:
-        raise BenchError(f"{variant.label} differs from the oracle by {check.relative_error:.1e}: not profiled")
+        raise BenchError(f"{variant.label} is not profiled: it {correctness.said_wrong(check)}")
     return run
 
 

@@ -4,9 +4,10 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from bench.against import Against
+from bench.deciding.compare import Verdict
 from bench.errors import Exit
 from bench.render import against_sentences, against_tables, sentences
-from bench.render.terminal import listed, table
+from bench.render.terminal import left_out, listed, table, within
 
 GATE_STYLES = {
     Exit.DONE: "bold green",
@@ -29,9 +30,14 @@ def summary(model: Against) -> RenderableType:
         against_sentences.not_compared(found.not_compared),
         "red",
     )
-    for section in model.sections:
+    shown = within(model.sections)
+    if len(shown) < len(model.sections):
+        lost_first = sorted(model.sections, key=lambda one: not any(row.verdict is Verdict.SLOWER for row in one.rows))
+        shown = within(lost_first)
+    for section in shown:
         parts += ["", Text(against_sentences.title(section), style="bold")]
         parts += [*table(against_tables.changes(model, section)), "", *table(against_tables.times(section))]
+    parts += left_out(len(model.sections) - len(shown), "--json has all; those with a SLOWER row went first")
     parts += ["", *map(Text, against_sentences.rule(model)), *map(Text, against_sentences.detectable(model))]
     parts += listed(
         f"Only in NEW, or not timed in BASE: {len(found.only_in_new)}",

@@ -4,7 +4,10 @@ from dataclasses import asdict
 from typing import Any
 
 from bench.deciding.alone import Alone
+from bench.deciding.best_split import BestSplit
 from bench.deciding.decompose import Decomposition
+from bench.deciding.fits import Fits
+from bench.deciding.off_against_off import OffAgainstOff
 from bench.identity import variant_id
 from bench.render import sentences
 from bench.report_model import NotTimed, ReportModel, Row, Section
@@ -27,8 +30,11 @@ def document(model: ReportModel) -> dict[str, Any]:
         "coverage": {**asdict(model.coverage), "complete": model.coverage.complete},
         "checks": asdict(model.checks),
         "comparisons": [_row(row) for section in model.sections for row in section.rows],
+        "off_against_off": [_off_against_off(found) for found in model.off_against_off],
         "alone": [_alone(found) for found in model.alone],
         "break_evens": [_break_even(section) for section in model.sections],
+        "best_splits": [_best_split(found) for found in model.best_splits],
+        "fits": [_fits(found) for found in model.fits],
         "noise_floor": asdict(model.noise),
         "failures": [_not_timed(entry) for entry in model.failures],
         "skips": [_not_timed(entry) for entry in model.skips],
@@ -47,6 +53,22 @@ def _alone(found: Alone) -> dict[str, Any]:
         "median_s": {str(tokens): seconds for tokens, seconds in found.times_s},
         "timers": list(found.timers),
         "labels": list(found.labels),
+    }
+
+
+def _off_against_off(found: OffAgainstOff) -> dict[str, Any]:
+    estimate = found.estimate
+    return {
+        "workload": asdict(found.workload),
+        "link": asdict(found.link),
+        "variant": asdict(found.variant),
+        "variant_id": variant_id(found.variant),
+        "speedup": None if estimate is None else estimate.speedup,
+        "low": None if estimate is None else estimate.low,
+        "high": None if estimate is None else estimate.high,
+        "passes": 0 if estimate is None else estimate.passes,
+        "verdict": found.verdict.value,
+        "reasons": [reason.value for reason in found.reasons],
     }
 
 
@@ -75,6 +97,7 @@ def _row(row: Row) -> dict[str, Any]:
         "off_activations_bytes": row.off_activations_bytes,
         "on_activations_bytes": row.on_activations_bytes,
         "traffic": None if row.traffic is None else asdict(row.traffic),
+        "step": None if row.step is None else asdict(row.step),
         "decomposition": None if row.decomposition is None else _decomposition(row.decomposition),
     }
 
@@ -107,6 +130,34 @@ def _break_even(section: Section) -> dict[str, Any]:
         "crossing_low_noise_only_tokens": even.crossing_low,
         "crossing_high_noise_only_tokens": even.crossing_high,
         "why": list(even.why),
+    }
+
+
+def _best_split(found: BestSplit) -> dict[str, Any]:
+    return {
+        "workload": asdict(found.best.workload),
+        "link": asdict(found.best.link),
+        "variant": asdict(found.best.variant),
+        "variant_id": variant_id(found.best.variant),
+        "split_factor": found.best.variant.split_factor,
+        "speedup": found.best.speedup,
+        "low": found.best.low,
+        "high": found.best.high,
+        "next_split_factor": found.next.variant.split_factor,
+        "told_apart": found.told_apart,
+    }
+
+
+def _fits(found: Fits) -> dict[str, Any]:
+    workload = {key: value for key, value in asdict(found.series.workload).items() if key != "tokens"}
+    return {
+        "workload": workload,
+        "link": asdict(found.series.link),
+        "variant": asdict(found.series.variant),
+        "off": asdict(found.off),
+        "on": asdict(found.on),
+        "largest_off_tokens": max(found.off.fits, default=None),
+        "largest_on_tokens": max(found.on.fits, default=None),
     }
 
 

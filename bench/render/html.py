@@ -6,33 +6,50 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bench.deciding.compare import Verdict
-from bench.render import sentences, tables, words
+from bench.profiling.kept import Kept
+from bench.render import sentences, tables, timeline_section, words
 from bench.render.picture import Picture, showing
 from bench.report_model import ReportModel
 
+VERDICTS = frozenset(Verdict)
+"""Cells that the page colours."""
 
-def page(model: ReportModel, pictures: Sequence[Picture] = ()) -> str:
-    """The document, with its pictures."""
-    environment = Environment(
+
+def environment() -> Environment:
+    """Templates, escaping all that they show."""
+    return Environment(
         loader=PackageLoader("bench.render"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2").render(
-        model=model,
-        sentences=sentences,
-        words=words,
-        overviews=_inline(showing(pictures, None)),
-        sections=[
-            (section, tables.of(section), _inline(showing(pictures, section.series))) for section in model.sections
-        ],
-        environment=tables.environment(model),
-        verdicts=set(Verdict),
+
+
+def page(model: ReportModel, pictures: Sequence[Picture] = ()) -> str:
+    """The document, with its pictures."""
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            model=model,
+            sentences=sentences,
+            words=words,
+            overviews=inline(showing(pictures, None)),
+            sections=[
+                (section, tables.of(section), inline(showing(pictures, section.series))) for section in model.sections
+            ],
+            timelines=[(kept, timeline_section.about(kept), _blocks(kept)) for kept in model.timelines],
+            environment=tables.environment(model),
+            verdicts=VERDICTS,
+        )
     )
 
 
-def _inline(pictures: Iterable[Picture]) -> list[tuple[str, Markup]]:
+def _blocks(kept: Kept) -> list[tuple[timeline_section.Block, list[tuple[str, Markup]]]]:
+    return [(block, inline([block.picture])) for block in timeline_section.of(kept)]
+
+
+def inline(pictures: Iterable[Picture]) -> list[tuple[str, Markup]]:
     """Title and element; matplotlib made them and escaped the text in them."""
-    return [(picture.title, Markup(picture.svg)) for picture in pictures]
+    return [(picture.title, Markup(picture.svg)) for picture in pictures]  # nosec B704

@@ -1,50 +1,78 @@
 """report.md: the whole report as Markdown, for a pull request or a terminal."""
 
+import re
 from collections.abc import Iterable, Sequence
 
-from bench.render import sentences, tables, words
+from bench.render import sentences, tables, timeline_section, words
 from bench.render.picture import Picture, showing
 from bench.report_model import ReportModel
 
 
 def page(model: ReportModel, pictures: Sequence[Picture] = ()) -> str:
     """The document, its pictures as links relative to it."""
-    lines = ["# Does two-batch overlap pay?", "", f"**{sentences.headline(model)}**", ""]
-    lines += [line for said in sentences.coverage(model) for line in (f"**{said}**", "")]
-    lines += [f"Question: {_plain(model.question)}", ""] if model.question else []
-    lines += [f"Machine: {sentences.machine(model)}. Run: `{model.run}`, {model.passes} passes.", ""]
+    lines = ["# Does two-batch overlap pay?", "", f"**{plain(sentences.headline(model))}**", ""]
+    lines += [line for said in sentences.coverage(model) for line in (f"**{plain(said)}**", "")]
+    lines += [f"Question: {plain(model.question)}", ""] if model.question else []
+    lines += [f"Machine: {plain(sentences.machine(model))}. Run: {code(model.run)}, {model.passes} passes.", ""]
     lines += ["## Answers", ""]
-    lines += [f"- {' '.join(sentences.full_answer(section, model))}" for section in model.sections]
-    lines += [f"- {_plain(line)}" for line in sentences.alone(model)]
-    lines += ["", sentences.rule(model), "", sentences.noise(model), "", sentences.checks(model), ""]
-    lines += _pictures(showing(pictures, None))
+    lines += [f"- {plain(' '.join(sentences.full_answer(section, model)))}" for section in model.sections]
+    lines += [
+        f"- {plain(line)}" for line in (*sentences.alone(model), *sentences.best_splits(model), *sentences.fits(model))
+    ]
+    lines += ["", sentences.rule(model), "", sentences.noise(model), ""]
+    lines += [line for said in sentences.off_against_off(model) for line in (plain(said), "")]
+    lines += [sentences.checks(model), ""]
+    lines += picture_lines(showing(pictures, None))
     for section in model.sections:
-        lines += [f"## {words.series(section.series)}", ""]
+        lines += [f"## {plain(words.series(section.series))}", ""]
         for table in tables.of(section):
-            lines += [*_table(table), ""]
-        lines += _pictures(showing(pictures, section.series))
-    failed = [f"- {_plain(sentences.not_timed(entry))}\n  `{entry.command}`" for entry in model.failures]
-    skipped = [f"- {_plain(line)}" for line in sentences.not_timed_together(model.skips)]
+            lines += [*table_lines(table), ""]
+        lines += picture_lines(showing(pictures, section.series))
+    lines += _timelines(model)
+    failed = [f"- {plain(sentences.not_timed(entry))}\n  {code(entry.command)}" for entry in model.failures]
+    skipped = [f"- {plain(line)}" for line in sentences.not_timed_together(model.skips)]
     for title, listed in (("Failed", failed), ("Skipped", skipped)):
         lines += [f"## {title}", "", *listed, ""] if listed else []
-    lines += ["## Environment", "", *_table(tables.environment(model)), ""]
+    lines += ["## Environment", "", *table_lines(tables.environment(model)), ""]
     lines += ["## Repeat", "", "```", *model.commands, "```", ""]
     return "\n".join(lines)
 
 
-_SPECIAL = str.maketrans({"|": r"\|", "<": r"\<", "\\": r"\\"})
+def _timelines(model: ReportModel) -> list[str]:
+    if not (model.timelines or model.unreadable):
+        return []
+    lines = ["## Timelines", ""]
+    lines += [line for said in model.unreadable for line in (f"**{plain(said)}**", "")]
+    for kept in model.timelines:
+        for block in timeline_section.of(kept):
+            lines += [f"### {plain(block.title)}", "", *picture_lines([block.picture])]
+            lines += [line for table in block.tables for line in (*table_lines(table), "")]
+            lines += ["Why no more overlap:", "", *(f"- {plain(cause)}" for cause in block.causes), ""]
+            lines += [line for doubt in block.doubts for line in (plain(doubt), "")]
+        lines += [plain(timeline_section.about(kept)), "", "```", kept.command, "```", ""]
+    return lines
 
 
-def _plain(text: str) -> str:
+_SPECIAL = str.maketrans({"|": r"\|", "<": r"\<", "\\": r"\\", "`": r"\`"})
+
+
+def plain(text: str) -> str:
     """Keep what Markdown would read as a cell's end or as HTML, and hide."""
     return text.translate(_SPECIAL)
 
 
-def _table(table: tables.Table) -> list[str]:
+def code(text: str) -> str:
+    """A code span, in more backticks than the text has in a row."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    blank = " " if longest else ""
+    return f"{'`' * (longest + 1)}{blank}{text}{blank}{'`' * (longest + 1)}"
+
+
+def table_lines(table: tables.Table) -> list[str]:
     """A Markdown table under its title."""
 
     def line(cells: Iterable[str]) -> str:
-        return f"| {' | '.join(map(_plain, cells))} |"
+        return f"| {' | '.join(map(plain, cells))} |"
 
     rule = ["---", *["---" if table.of_words else "---:"] * (len(table.headers) - 1)]
     return [
@@ -53,9 +81,13 @@ def _table(table: tables.Table) -> list[str]:
         line(table.headers),
         f"| {' | '.join(rule)} |",
         *(line(row) for row in table.rows),
-        *(text for note in table.notes for text in ("", _plain(note))),
+        *(text for note in table.notes for text in ("", plain(note))),
     ]
 
 
-def _pictures(pictures: Iterable[Picture]) -> list[str]:
-    return [line for picture in pictures for line in (f"![{picture.title}]({picture.path})", "")]
+def picture_lines(pictures: Iterable[Picture]) -> list[str]:
+    return [line for picture in pictures for line in (f"![{_in_brackets(picture.title)}]({picture.path})", "")]
+
+
+def _in_brackets(title: str) -> str:
+    return plain(title).replace("]", r"\]")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from bench.deciding.join import Series
 
+PLOTS = "plots"
 STANDALONE = (
     "<style>svg{color:#1c1f23}@media(prefers-color-scheme:dark){svg:root{color:#e6e8eb;background:#15181c}}</style>"
 )
@@ -23,11 +24,13 @@ class Picture:
     """The SVG element."""
     series: Series | None = None
     """The one series it shows; None where it shows several."""
+    folder: str = PLOTS
+    """Relative to the report."""
 
     @property
     def path(self) -> str:
         """Relative to the report."""
-        return f"plots/{self.name}.svg"
+        return f"{self.folder}/{self.name}.svg"
 
     @property
     def standalone(self) -> str:
@@ -37,5 +40,5 @@ class Picture:
 
 
 def showing(pictures: Iterable[Picture], series: Series | None) -> list[Picture]:
-    """Those of one series, or with None those that span several."""
-    return [picture for picture in pictures if picture.series == series]
+    """The plots of one series, or with None those that span several."""
+    return [picture for picture in pictures if picture.folder == PLOTS and picture.series == series]

@@ -1,16 +1,13 @@
 """The report's pictures as SVG text: speed-up over tokens, and where the time goes. Ink follows the page's colour."""
 
-import io
 import math
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, NullLocator
@@ -18,34 +15,17 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from bench.deciding.compare import Comparison
 from bench.deciding.decompose import Decomposition
 from bench.deciding.join import Series
-from bench.render import palette, sentences, words
+from bench.render import drawing, palette, sentences, words
+from bench.render.drawing import INK
 from bench.render.picture import Picture
 from bench.report_model import Panel, ReportModel, Section
 from moe_impl.support import CPU_ONLY
 
-INK = "#010203"
-"""A colour that nothing else has: replaced by currentColor, so that text and axes suit light and dark pages."""
 INTERVAL_SHOWN = 0.5
 """Of a speed-up: how far its interval may stretch the axis."""
 LEGEND_COLUMNS = 2
 HEADING_WIDTH = 115
 """Characters of a heading's line that fit above the axes."""
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "moe-tbo-bench",
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlelocation": "left",
-    "legend.frameon": False,
-    "hatch.linewidth": 0.8,
-}
 
 
 def of(model: ReportModel) -> list[Picture]:
@@ -56,19 +36,16 @@ def of(model: ReportModel) -> list[Picture]:
 
 
 def _draw(name: str, title: str, height: float, paint: Callable[[Axes], None], series: Series | None = None) -> Picture:
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9, height), layout="constrained")
-        FigureCanvasSVG(figure)
-        paint(figure.add_subplot())
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    text = buffer.getvalue()
-    return Picture(name, title, text[text.index("<svg") :].strip().replace(INK, "currentColor"), series)
+    return Picture(name, title, drawing.svg(height, lambda figure: paint(figure.add_subplot())), series)
 
 
-def _heading(axes: Axes, model: ReportModel, title: str, labels: Iterable[str]) -> None:
-    said = "; ".join([sentences.machine(model), *dict.fromkeys([*([CPU_ONLY] if model.on_cpu else []), *labels])])
-    axes.set_title("\n".join([title, *textwrap.wrap(said, HEADING_WIDTH)]), fontsize=9.5)
+def _heading(axes: Axes, title: str, told: Iterable[str]) -> None:
+    axes.set_title("\n".join([title, *textwrap.wrap("; ".join(told), HEADING_WIDTH)]), fontsize=9.5)
+
+
+def said(model: ReportModel, labels: Iterable[str]) -> list[str]:
+    """Where it was measured, and every label of its numbers, once."""
+    return [sentences.machine(model), *dict.fromkeys([*([CPU_ONLY] if model.on_cpu else []), *labels])]
 
 
 def _token_axis(axes: Axes, tokens: Iterable[int]) -> None:
@@ -85,29 +62,56 @@ def _speedups(model: ReportModel, panel: Panel, index: int) -> Picture:
     first = panel.sections[0].series
     shape = words.shape(first.workload)
     title = f"Speed-up of TBO over tokens: {shape}, link {words.link(first.link)}"
-    precisions = list(dict.fromkeys(section.series.workload.precision for section in panel.sections))
-    variants = list(dict.fromkeys(section.series.variant.label for section in panel.sections))
+    curves = [
+        Curve(section, words.short_series(section.series), section.series.workload.precision)
+        for section in panel.sections
+    ]
+    labels = [label for section in panel.sections for label in sentences.labels(section)]
+    return speedups(f"speedup-{index}", title, curves, said(model, labels))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One series in a speed-up plot."""
+
+    section: Section
+    label: str
+    coloured_by: str
+    """Curves that agree in it share a colour; those of one variant share marker and dash."""
+
+
+def speedups(name: str, title: str, curves: Sequence[Curve], told: Iterable[str]) -> Picture:
+    """Speed-up over tokens, a line a curve, with its intervals and break-even.
+
+    Args:
+        name: the file's.
+        title: the heading's first line.
+        curves: as the legend lists them.
+        told: what else the heading tells: machine and labels.
+    """
+    colours = list(dict.fromkeys(curve.coloured_by for curve in curves))
+    variants = list(dict.fromkeys(curve.section.series.variant.label for curve in curves))
+    rows = [row for curve in curves for row in curve.section.rows]
 
     def paint(axes: Axes) -> None:
         axes.axhline(1, color=INK, linewidth=1)
-        for place, section in enumerate(panel.sections):
-            which = variants.index(section.series.variant.label)
-            colour = palette.pick(palette.LINES, precisions.index(section.series.workload.precision))
+        for place, curve in enumerate(curves):
+            which = variants.index(curve.section.series.variant.label)
+            colour = palette.pick(palette.LINES, colours.index(curve.coloured_by))
             dash = palette.pick(palette.DASHES, which)
-            _line(axes, section, colour, palette.pick(palette.MARKERS, which), dash)
-            _crossing(axes, section, colour, dash, place)
-        _token_axis(axes, (row.tokens for section in panel.sections for row in section.rows))
+            _line(axes, curve, colour, palette.pick(palette.MARKERS, which), dash)
+            _crossing(axes, curve.section, colour, dash, place)
+        _token_axis(axes, (row.tokens for row in rows))
         axes.set_ylabel("speed-up T1 / T2o (above 1: TBO faster)")
-        axes.set_ylim(*_speedup_limits(row.comparison for section in panel.sections for row in section.rows))
+        axes.set_ylim(*_speedup_limits(row.comparison for row in rows))
         axes.grid(axis="y", color=INK, alpha=0.12)
         # below the axes: inside them it would cover the lines, which lie where 1 is
-        columns = min(len(panel.sections), LEGEND_COLUMNS)
+        columns = min(len(curves), LEGEND_COLUMNS)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=columns, fontsize=9)
-        labels = [label for section in panel.sections for label in sentences.labels(section)]
-        _heading(axes, model, title, labels)
+        _heading(axes, title, told)
 
-    legend_rows = math.ceil(len(panel.sections) / LEGEND_COLUMNS)
-    return _draw(f"speedup-{index}", title, 4.6 + 0.22 * legend_rows, paint)
+    legend_rows = math.ceil(len(curves) / LEGEND_COLUMNS)
+    return _draw(name, title, 4.6 + 0.22 * legend_rows, paint)
 
 
 def _speedup_limits(rows: Iterable[Comparison]) -> tuple[float, float]:
@@ -121,13 +125,13 @@ def _speedup_limits(rows: Iterable[Comparison]) -> tuple[float, float]:
     return max(0.0, min(shown) - margin), max(shown) + margin
 
 
-def _line(axes: Axes, section: Section, colour: str, marker: str, dash: str) -> None:
-    known = [row for row in section.rows if row.comparison.speedup is not None]
+def _line(axes: Axes, curve: Curve, colour: str, marker: str, dash: str) -> None:
+    known = [row for row in curve.section.rows if row.comparison.speedup is not None]
     tokens = [row.tokens for row in known]
-    speedups = [row.comparison.speedup or 0.0 for row in known]
+    values = [row.comparison.speedup or 0.0 for row in known]
     ends = [(row.comparison.low, row.comparison.high) for row in known]
-    label = words.short_series(section.series)
-    axes.plot(tokens, speedups, color=colour, marker=marker, linestyle=dash, linewidth=1.6, markersize=5, label=label)
+    style: Any = {"marker": marker, "linestyle": dash, "linewidth": 1.6, "markersize": 5}
+    axes.plot(tokens, values, color=colour, label=curve.label, **style)
     for count, (low, high) in zip(tokens, ends, strict=True):
         if low is not None and high is not None:
             axes.plot([count, count], [low, high], color=colour, linewidth=3, alpha=0.55, solid_capstyle="butt")
@@ -171,7 +175,7 @@ def _decomposition(model: ReportModel, section: Section, index: int) -> Picture:
             fontsize=9,
             columnspacing=1.2,
         )
-        _heading(axes, model, title, sentences.labels(section))
+        _heading(axes, title, said(model, sentences.labels(section)))
 
     return _draw(f"decomposition-{index}", title, 4.4, paint, section.series)
 

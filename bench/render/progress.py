@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from bench.cases import Case
+from bench.printable import printable
 from bench.results import FAILURES, Status, Trial
 from bench.running.messages import Step
 
@@ -53,7 +54,7 @@ class SweepProgress:
     def stepped(self, pass_index: int, case: Case, step: Step) -> None:
         """Show the pass, the case under way and its phase."""
         phase = step.phase if not step.detail or step.detail == step.phase else f"{step.phase} {step.detail}"
-        where = f"{self._pass(pass_index)}, {escape(self._names[case.case_id])}: {escape(phase)}"
+        where = f"{self._pass(pass_index)}, {escape(printable(self._names[case.case_id]))}: {escape(printable(phase))}"
         self._bar.update(self._task, description=where)
 
     def finished(self, trial: Trial) -> None:
@@ -64,14 +65,14 @@ class SweepProgress:
             f"[{STYLES.get(status, FAILURE_STYLE)}]{counts[status]} {status}[/]" for status in Status if counts[status]
         )
         place = f"{self._stored:>{len(str(self._total))}}/{self._total}"
-        name = escape(self._names[trial.case_id])
+        name = escape(printable(self._names[trial.case_id]))
         self._console.print(
             f"{place} {self._pass(trial.pass_index)}, {name}: {outcome}, {trial.elapsed_s:.1f} s", soft_wrap=True
         )
         for m in trial.measurements:
             if m.status in FAILURES:
                 text = f"    {m.variant.label}: {m.status}: {m.reason}"
-                self._console.print(escape(text), style=FAILURE_STYLE, soft_wrap=True)
+                self._console.print(escape(printable(text)), style=FAILURE_STYLE, soft_wrap=True)
         self._bar.update(
             self._task, completed=self._stored, description=f"{self._pass(trial.pass_index)}, {name}: stored"
         )

@@ -4,8 +4,13 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from bench import units
+from bench.deciding.best_split import ANY_SPLIT, BestSplit
 from bench.deciding.break_even import BreakEven, Kind
-from bench.deciding.compare import Verdict
+from bench.deciding.compare import CLAIMS, Verdict
+from bench.deciding.discovery import FALSE_DISCOVERY_RATE
+from bench.deciding.fits import Fits
+from bench.deciding.join import Series, series_of
+from bench.deciding.off_against_off import OffAgainstOff
 from bench.measure.settings import MeasureSettings
 from bench.naming import machine_name
 from bench.render import words
@@ -175,6 +180,59 @@ def undecided(section: Section) -> list[str]:
     return [f"UNDECIDED at {words.counts(tuple(tokens))}: {'; '.join(reasons)}." for reasons, tokens in groups.items()]
 
 
+def steps(section: Section) -> list[str]:
+    """``A step over 58 MoE layers (extrapolated from 4): saves 18.2 ms at 4096 tokens; costs 6.1 ms at 256.``"""
+    known = [(row.tokens, row.step) for row in section.rows if row.step is not None]
+    if not known:
+        return []
+    first = known[0][1]
+    said = []
+    for word, sign in (("saves", 1), ("costs", -1)):
+        times = [(tokens, step.saved_s * sign) for tokens, step in known if step.saved_s * sign > 0]
+        if times:
+            each = ", ".join(f"{units.format_seconds(seconds)} at {words.count(tokens)}" for tokens, seconds in times)
+            said.append(f"{word} {each}")
+    measured = first.measured_layers
+    source = "" if measured == first.moe_layers else f" (extrapolated from {measured})"
+    return [f"A step over {first.moe_layers} MoE layers{source}: {'; '.join(said)} tokens."]
+
+
+def best_splits(model: ReportModel) -> list[str]:
+    """``Best split factor (streams triton, bf16): x2 at 256, 0.772x [0.771, 0.773]; x4 at 4096, ....``"""
+    groups: dict[Series, list[BestSplit]] = {}
+    for best in model.best_splits:
+        groups.setdefault(best.group, []).append(best)
+    named = words.series if len({(one.workload, one.link) for one in groups}) > 1 else words.short_series
+    said = []
+    for group, found in groups.items():
+        name = named(group).replace(f" x{ANY_SPLIT}", "", 1)
+        said.append(f"Best split factor ({name}): {'; '.join(map(_best_split, found))}.")
+    return said
+
+
+def _best_split(found: BestSplit) -> str:
+    told = "" if found.told_apart else f", not told from x{found.next.variant.split_factor}"
+    where = f"x{found.best.variant.split_factor} at {words.count(found.best.workload.tokens)}"
+    return f"{where}, {words.speedup(found.best)}{told}"
+
+
+def fits(model: ReportModel) -> list[str]:
+    """``Memory (streams x2 triton, bf16): off fits up to 4096 tokens, on up to 8192; 8192 fits on only.``"""
+    return [f"Memory ({words.series(found.series)}): {_fits(found)}." for found in model.fits]
+
+
+def _fits(found: Fits) -> str:
+    largest = [
+        f"up to {words.count(max(side.fits))} tokens" if side.fits else "nowhere" for side in (found.off, found.on)
+    ]
+    only = [
+        f"{words.counts(tokens)} {'fit' if len(tokens) > 1 else 'fits'} {name} only"
+        for name, tokens in (("on", found.on_only), ("off", found.off_only))
+        if tokens
+    ]
+    return "; ".join([f"off fits {largest[0]}, on {largest[1]}", *only])
+
+
 def caption(section: Section) -> str:
     """The mode of every number in a section's table, and what they must say of themselves."""
     variant = section.series.variant
@@ -228,12 +286,34 @@ def noise(model: ReportModel) -> str:
     )
 
 
+def off_against_off(model: ReportModel) -> list[str]:
+    """``A/A, off against off: SAME at 128 and 512; 0.999x to 1.001x.``: one line a series, none where nobody asked."""
+    groups: dict[Series, list[OffAgainstOff]] = {}
+    for found in model.off_against_off:
+        groups.setdefault(series_of(found.workload, found.link, found.variant), []).append(found)
+    return [_off_against_off(series, found, len(groups) > 1) for series, found in groups.items()]
+
+
+def _off_against_off(series: Series, found: list[OffAgainstOff], named: bool) -> str:
+    told = [(verdict, tuple(f.workload.tokens for f in found if f.verdict is verdict)) for verdict in Verdict]
+    verdicts = ", ".join(f"{verdict} at {words.counts(tokens)}" for verdict, tokens in told if tokens)
+    speedups = [f.estimate.speedup for f in found if f.estimate is not None]
+    ends = dict.fromkeys(f"{end:.3f}x" for end in (min(speedups), max(speedups))) if speedups else (words.UNKNOWN,)
+    false = any(f.verdict in CLAIMS for f in found)
+    alarm = ": nothing was changed, so trust no verdict of that size in this run" if false else ""
+    why = dict.fromkeys(reason for f in found for reason in f.reasons)
+    reasons = f" ({'; '.join(why)})" if why else ""
+    name = f" ({words.series(series)})" if named else ""
+    return f"A/A, off against off{name}: {verdicts}{reasons}; {' to '.join(ends)}{alarm}."
+
+
 def rule(model: Measured) -> str:
     """How verdicts were reached."""
     settings = model.measure
     return (
         f"FASTER or SLOWER: the whole interval lies beyond 1 ± {words.percent(settings.decide_beyond)}; "
-        f"SAME: within 1 ± {words.percent(settings.same_within)}; else UNDECIDED."
+        f"SAME: within 1 ± {words.percent(settings.same_within)}; else UNDECIDED. So is a FASTER or SLOWER that does "
+        f"not survive a false discovery rate of {words.percent(FALSE_DISCOVERY_RATE)} over the whole table."
     )
 
 

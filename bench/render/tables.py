@@ -85,6 +85,7 @@ def decision(section: Section) -> Table:
         tuple(cells(row) for row in section.rows),
         (
             sentences.break_even(section.break_even),
+            *sentences.steps(section),
             *sentences.undecided(section),
             *sentences.imbalance(section),
             *sentences.doubts(section),

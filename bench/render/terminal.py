@@ -1,11 +1,16 @@
 """The end of a sweep and ``bench compare`` on a terminal: rich renderables, readable at 80 columns."""
 
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any, Protocol, TypeVar
+
 from rich import box
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from bench import units
 from bench.deciding.compare import Verdict
 from bench.render import sentences, tables, words
 from bench.render.fitting import Fitting
@@ -19,6 +24,8 @@ STYLES = {
 }
 FOLDED = {"efficiency": "effi-\nciency"}
 """Headers wider than their cells, hyphenated so that a table fits 80 columns."""
+MOST_ROWS = 1000
+"""Of all tables together: rows of a run of thousands of cases are for the report and ``--json``."""
 MOST_LISTED = 12
 """Failures and skips shown one by one; the report lists all."""
 
@@ -35,13 +42,35 @@ def summary(model: ReportModel) -> RenderableType:
     if not model.on_cpu:  # the banner is the only answer there
         others = [section for section in model.sections if section is not model.headline]
         parts += [Padding(Text(sentences.answer(section, model)), (0, 0, 0, 2)) for section in others]
-    parts += [Text(line) for line in sentences.alone(model)]
-    for section in model.sections:
+    parts += [Text(line) for line in (*sentences.alone(model), *sentences.best_splits(model), *sentences.fits(model))]
+    shown = within(model.sections)
+    for section in shown:
         parts += ["", Text(words.series(section.series), style="bold"), *table(tables.decision(section))]
-    parts += ["", Text(sentences.rule(model)), Text(sentences.noise(model)), Text(sentences.checks(model))]
+    parts += left_out(len(model.sections) - len(shown), "the report and --json have all")
+    parts += ["", Text(sentences.rule(model)), Text(sentences.noise(model))]
+    parts += [*map(Text, sentences.off_against_off(model)), Text(sentences.checks(model))]
     parts += listed(f"Failed: {len(model.failures)}", sentences.not_timed_together(model.failures), "red")
     parts += listed(f"Skipped: {len(model.skips)}", sentences.not_timed_together(model.skips), "dim")
     return Group(*parts)
+
+
+class HasRows(Protocol):
+    @property
+    def rows(self) -> Sequence[Any]: ...
+
+
+S = TypeVar("S", bound=HasRows)
+
+
+def within(sections: Sequence[S]) -> Sequence[S]:
+    """As many as nobody minds scrolling through: MOST_ROWS rows, one section at least."""
+    rows = accumulate(len(section.rows) for section in sections)
+    return sections[: max(1, sum(so_far <= MOST_ROWS for so_far in rows))]
+
+
+def left_out(series: int, where: str) -> list[RenderableType]:
+    """A line that says how many series are not shown; nothing if all are."""
+    return ["", Text(f"and {units.format_count(series)} more series: {where}", style="dim")] if series else []
 
 
 def table(cells: tables.Table) -> list[RenderableType]:

@@ -24,9 +24,10 @@ def failures(trials: Iterable[Trial]) -> list[Failure]:
     """In the order of the Trials."""
     found: dict[tuple[str, str], Failure] = {}
     for trial in trials:
-        for m in trial.measurements:
+        timed = [(m, m.variant.label) for m in trial.measurements]
+        for m, label in (*timed, *((m, f"{m.variant.label}, again") for m in trial.off_again)):
             if m.status in FAILURES:
-                key = (trial.case_id, m.variant_id)
-                first = found.get(key, Failure(trial.case_id, m.variant.label, m.status, m.reason, ()))
+                key = (trial.case_id, label)
+                first = found.get(key, Failure(trial.case_id, label, m.status, m.reason, ()))
                 found[key] = replace(first, passes=(*first.passes, trial.pass_index))
     return list(found.values())

@@ -9,6 +9,7 @@ from bench.filters import CASE_KEYS
 from bench.identity import variant_id
 from bench.measure.settings import MeasureSettings
 from bench.results import Trial
+from bench.running.giving_up import was_given_up
 from moe_impl.options import Machine
 
 JUDGING = ("decide_beyond", "same_within")
@@ -19,7 +20,7 @@ Todo = tuple[tuple[Case, ...], ...]
 
 
 def remaining(wanted: Sequence[Case], all_cases: Iterable[Case], trials: Iterable[Trial], passes: int) -> Todo:
-    """Per pass, the wanted cases without a Trial, with a failed one, or with one of another set of variants.
+    """Per pass, the wanted cases without a Trial, with a failed or given up one, or with another set of variants.
 
     Args:
         wanted: the cases after ``--filter``.
@@ -36,10 +37,15 @@ def remaining(wanted: Sequence[Case], all_cases: Iterable[Case], trials: Iterabl
             trial = done.get((case.case_id, pass_index))
             if trial is not None:
                 case = _with_stored_variants(case, whole[case.case_id], trial)
-            if trial is None or trial.failed or trial.variant_ids != set(map(variant_id, case.variants)):
+            if trial is None or _may_still_run(trial) or trial.variant_ids != set(map(variant_id, case.variants)):
                 left.append(case)
         todo.append(tuple(left))
     return tuple(todo)
+
+
+def _may_still_run(trial: Trial) -> bool:
+    """A failure is tried again, and so is what was given up for others' failures; a skip is none."""
+    return trial.failed or any(map(was_given_up, trial.measurements))
 
 
 def _with_stored_variants(case: Case, whole: Case, trial: Trial) -> Case:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from bench.cases import Case
 from bench.errors import BenchError
 from bench.identity import variant_id
-from bench.results import Measurement, Status
+from bench.results import Measurement, Status, Trial
+from bench.running.giving_up import GivingUp
 from moe_impl.options import Machine, Variant
 from moe_impl.support import unsupported_reason
 
@@ -65,13 +66,22 @@ class Settled:
     def __init__(self, cases: Sequence[Case], machine: Machine) -> None:
         self._skips = {(case.case_id, m.variant_id): m for case in cases for m in skips(case, machine)}
         self._failures: dict[tuple[str, str], _Failure] = {}
+        self._giving_up = GivingUp()
 
-    def fail(self, case: Case, culprit: str | None, status: Status, reason: str, pass_index: int) -> None:
+    def fail(self, case: Case, culprit: str | None, status: Status, phase: str, reason: str, pass_index: int) -> None:
         """Settle ``culprit`` (a variant_id), or with None all variants of the case that are not settled yet."""
+        known = {m.variant_id for m in self.of(case, pass_index)}
         for variant in case.variants:
-            key = (case.case_id, variant_id(variant))
-            if culprit in (None, key[1]) and key not in self._skips:
-                self._failures.setdefault(key, _Failure(status, reason, pass_index))
+            name = variant_id(variant)
+            if culprit in (None, name) and name not in known:
+                self._failures[case.case_id, name] = _Failure(status, reason, pass_index)
+                self._giving_up.failed(case, variant, status, phase, reason)
+
+    def finish(self, case: Case, trial: Trial) -> None:
+        """Note what was timed."""
+        for measurement in trial.measurements:
+            if measurement.status is Status.OK:
+                self._giving_up.timed(case, measurement.variant)
 
     def of(self, case: Case, pass_index: int) -> tuple[Measurement, ...]:
         """The case's settled measurements as this pass records them, in the order of its variants."""
@@ -84,6 +94,8 @@ class Settled:
                 failure = self._failures[key]
                 since = f"left out since pass {failure.pass_index + 1}: " if failure.pass_index != pass_index else ""
                 found.append(Measurement(variant, failure.status, since + failure.reason))
+            elif (reason := self._giving_up.reason(case, variant)) is not None:
+                found.append(Measurement(variant, Status.SKIPPED, reason))
         return tuple(found)
 
     @property

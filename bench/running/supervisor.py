@@ -86,16 +86,20 @@ class _Pass:
         """When a case was first begun: a Trial that took two workers counts both."""
 
     def run(self) -> None:
-        for case in list(self.left.values()):
-            self._store_if_settled(case)
         ended_in_vain = False
-        while self.left:
+        while self._left_to_run():
             before = (len(self.left), self.settled.failures)
             ending = self._run_worker()
             in_vain = before == (len(self.left), self.settled.failures)
             if in_vain and ended_in_vain:
                 raise BenchError(f"two workers in a row ended without getting anywhere: {ending}", code=Exit.INTERNAL)
             ended_in_vain = in_vain
+
+    def _left_to_run(self) -> bool:
+        """Store what needs no worker (any more); whether something does."""
+        for case in list(self.left.values()):
+            self._store_if_settled(case)
+        return bool(self.left)
 
     def _run_worker(self) -> str:
         """Let one worker do what it can of what is left. Returns how it ended."""
@@ -170,8 +174,8 @@ class _Pass:
         reason = f"{how}, {watch.where(case, place.phase, culprit)}"
         if speaker is not None:
             reason = speaker.with_last_words(reason)
-        self.settled.fail(case, None if culprit is None else variant_id(culprit), status, reason, self.index)
-        self._store_if_settled(case)
+        name = None if culprit is None else variant_id(culprit)
+        self.settled.fail(case, name, status, place.phase, reason, self.index)
 
     def _store_if_settled(self, case: Case) -> None:
         """A Trial that needs no worker (any more): every variant's outcome is known."""
@@ -198,6 +202,7 @@ class _Pass:
         case = self.left[trial.case_id]
         outcomes: dict[str, Measurement] = {m.variant_id: m for m in trial.measurements}
         outcomes |= {m.variant_id: m for m in self.settled.of(case, self.index)}
+        self.settled.finish(case, trial)
         self._store(replace(trial, measurements=tuple(outcomes[variant_id(variant)] for variant in case.variants)))
 
     def _store(self, trial: Trial) -> None:

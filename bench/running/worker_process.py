@@ -1,6 +1,7 @@
 """One worker process: how it is started, heard and ended. It decides nothing (see supervisor). Torch-free."""
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
+from bench.printable import printable
 from bench.running.messages import Event, Job, dump_job, load_event
 
 EXIT_GRACE_S = 10.0
@@ -19,6 +21,7 @@ EXIT_GRACE_S = 10.0
 EXIT_POLL_S = 0.01
 LAST_WORDS_BYTES = 4096
 LAST_WORDS_LINES = 3
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def worker_command(*arguments: str) -> tuple[str, ...]:
@@ -34,9 +37,9 @@ def worker_environment() -> dict[str, str]:
 
 
 def one_line(text: str) -> str:
-    """The last non-empty lines of what a process printed, joined for an error of one line."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return " | ".join(lines[-LAST_WORDS_LINES:])
+    """The last non-empty lines of what a process printed, joined for an error of one line, its colours left out."""
+    lines = [line.strip() for line in COLOUR.sub("", text).splitlines() if line.strip()]
+    return printable(" | ".join(lines[-LAST_WORDS_LINES:]))
 
 
 class WorkerExitedError(Exception):

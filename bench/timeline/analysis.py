@@ -5,10 +5,10 @@ from statistics import median
 
 import numpy as np
 
-from bench.timeline.attribute import Attributed, Rules, attribute
+from bench.timeline.attribute import Attributed
 from bench.timeline.diagnose import Cause, diagnose
 from bench.timeline.metrics import IterationMetrics, iterations
-from bench.timeline.model import UNKNOWN, Profile
+from bench.timeline.model import UNKNOWN
 
 UNKNOWN_SHARE_DOUBTED = 0.05
 """Of busy time: with more of no known lane, overlap is a guess."""
@@ -51,16 +51,16 @@ class Analysis:
         return {name: median(m.stages_ns.get(name, 0) for m in self.iterations) for name in names}
 
 
-def analyse(profile: Profile, rules: Rules | None = None) -> list[Analysis]:
-    """Attribute and measure; one analysis for each run that the profile names, or one of all its work."""
-    found = attribute(profile, rules)
+def runs_of(found: Attributed) -> list[tuple[str, Attributed]]:
+    """Each run that the profile names, or all its work without a name."""
     runs = [number for number in range(len(found.run_names.texts)) if (found.run == number).any()]
     if not runs:
-        return [_analysis("", found)]
-    return [_analysis(found.run_names.text(number), found.of_run(number)) for number in runs]
+        return [("", found)]
+    return [(found.run_names.text(number), found.of_run(number)) for number in runs]
 
 
-def _analysis(name: str, found: Attributed) -> Analysis:
+def measure(name: str, found: Attributed) -> Analysis:
+    """One run's metrics, causes and doubts."""
     measured, work = iterations(found), found.profile.work
     doubts = list(found.profile.doubts)
     if measured[0].iteration == UNKNOWN:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from bench.errors import BenchError
 from bench.timeline.model import UNKNOWN, Column, Names, Profile
 from bench.timeline.nesting import Nesting, nest
 from moe_impl.stages import Stage, lane_of
@@ -138,6 +139,13 @@ def _read(text: str, rules: Rules, named: dict[str, Names]) -> dict[str, int]:
     for pattern in rules.ranges:
         if matched := pattern.search(text):
             groups = {key: value for key, value in matched.groupdict().items() if value is not None}
-            said = {key: int(groups[key]) for key in GROUPS if key in groups}
+            said = {key: _counted(text, key, groups[key]) for key in GROUPS if key in groups}
             return said | {key: names.number(groups[key]) for key, names in named.items() if key in groups}
     return {}
+
+
+def _counted(text: str, group: str, found: str) -> int:
+    """Raises BenchError where a pattern took for a number what is none."""
+    if found.isascii() and found.isdigit() and len(found) < 19:
+        return int(found)
+    raise BenchError(f"range {text!r}: {group} {found!r}, expected a whole number; let the rule's pattern say so")

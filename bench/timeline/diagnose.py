@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.timeline.attribute import COMM, COMPUTE, Attributed
-from bench.timeline.intervals import Intervals, intersect, subtract, union
-from bench.timeline.metrics import IterationMetrics
+from bench.timeline.intervals import intersect, union
+from bench.timeline.metrics import IterationMetrics, exposed_comm
 from bench.timeline.model import UNKNOWN
 
 TELLING = 0.05
@@ -81,7 +81,7 @@ def _same_stream(found: Attributed, measured: Sequence[IterationMetrics]) -> Cau
 def _host_waits(found: Attributed, measured: Sequence[IterationMetrics]) -> Cause | None:
     """A wait of the launching thread inside an iteration: until it ends nothing more is launched."""
     work, waits = found.profile.work, found.profile.waits
-    exposed = _exposed(found)
+    exposed = exposed_comm(work, found.lane)
     if not len(waits) or not len(exposed):
         return None
     threads = np.unique(work.thread[work.thread != UNKNOWN])
@@ -144,14 +144,6 @@ def _held_back(found: Attributed, measured: Sequence[IterationMetrics]) -> Cause
         "leave SMs free (reserve_sms), give the communication stream a high priority, or check "
         "CUDA_DEVICE_MAX_CONNECTIONS: queues may be serialised; a data dependency looks the same",
     )
-
-
-def _exposed(found: Attributed) -> Intervals:
-    work = found.profile.work
-    comm, compute = (
-        union(work.start_ns[found.lane == lane], work.end_ns[found.lane == lane]) for lane in (COMM, COMPUTE)
-    )
-    return subtract(comm, compute)
 
 
 Look = Callable[[Attributed, Sequence[IterationMetrics]], Cause | None]

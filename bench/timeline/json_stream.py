@@ -47,13 +47,19 @@ class _Reader:
 
     def events(self) -> Iterator[dict[str, Any]]:
         self._find_array()
-        while True:
-            self._skip(BLANK + ",")
-            if self._peek() == "]":
-                return
+        self._skip(BLANK)
+        while self._peek() != "]":
+            began = self._before + self._at
             value = self._value()
-            if isinstance(value, dict):
-                yield value
+            if not isinstance(value, dict):
+                raise BenchError(f"{self._path}: an event is no object (near character {began})")
+            yield value
+            self._skip(BLANK)
+            if self._peek() == ",":
+                self._at += 1
+                self._skip(BLANK)
+            elif self._peek() != "]":
+                raise self._broken("has no comma between two events")
 
     def _more(self) -> bool:
         chunk = self._file.read(CHUNK)
@@ -96,6 +102,8 @@ class _Reader:
         while True:
             try:
                 value, end = self._decode(self._text, self._at)
+            except RecursionError as error:
+                raise self._broken("is nested too deeply") from error
             except ValueError as error:
                 wrong_at = getattr(error, "pos", self._at)
                 # Near the end of the window it may only be unfinished.

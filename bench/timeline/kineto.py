@@ -5,7 +5,7 @@ from typing import Any
 
 from bench.errors import BenchError
 from bench.timeline.json_stream import events
-from bench.timeline.model import UNKNOWN, Calls, Names, Profile, Ranges, Work, columns
+from bench.timeline.model import LATEST_NS, UNKNOWN, Calls, Names, Profile, Ranges, Work, columns
 
 WORK = {"kernel", "gpu_memcpy", "gpu_memset"}
 LAUNCHES = {"cuda_runtime", "cuda_driver"}
@@ -29,8 +29,10 @@ def read(path: Path) -> Profile:
     launches: dict[int, tuple[int, int, int]] = {}
     threads = Names()
     for number, event in enumerate(events(path)):
-        category = event.get("cat")
-        if event.get("ph") != "X":
+        category, phase = event.get("cat"), event.get("ph")
+        if not isinstance(phase, str):
+            raise BenchError(f"{path}: event {number} is damaged: its phase is {phase!r}")
+        if phase != "X":
             continue
         try:
             if category in WORK:
@@ -38,14 +40,14 @@ def read(path: Path) -> Profile:
             elif category in LAUNCHES:
                 start, end, thread = *_span(event), threads.number(f"{event['pid']}/{event['tid']}")
                 _note(launches, event, (start, end, thread))
-                if any(word in event["name"] for word in WAITING):
+                if any(word in _text(event["name"]) for word in WAITING):
                     waits.append((start, end, thread, names.number(event["name"])))
             elif category == RANGE:
-                domain, _, name = event["name"].rpartition("/")
+                domain, _, name = _text(event["name"]).rpartition("/")
                 thread = threads.number(f"{event['pid']}/{event['tid']}")
                 in_domain = names.number(domain) if domain else UNKNOWN
                 ranges.append((*_span(event), thread, names.number(name), in_domain, UNKNOWN, UNKNOWN))
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BenchError(f"{path}: event {number} ({category}) is damaged: {error!r}") from error
     if not work:
         raise BenchError(f"{path}: no kernel, copy or set in it: nothing ran on a GPU while it was recorded")
@@ -65,23 +67,45 @@ def read(path: Path) -> Profile:
 
 
 def _span(event: dict[str, Any]) -> tuple[int, int]:
-    start = round(float(event["ts"]) * 1000)
-    return start, start + round(float(event.get("dur", 0)) * 1000)
+    start_us, length_us = _number(event["ts"]), _number(event["dur"])
+    start = round(start_us * 1000)
+    return start, start + round(length_us * 1000)
+
+
+def _number(value: Any) -> float:
+    """A time in microseconds. Raises ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value * 1000 < LATEST_NS / 2:
+        raise ValueError(f"{value!r} is no time")
+    return value
+
+
+def _whole(value: Any, at_least: int = 0) -> int:
+    """A stream, a device, a number of bytes. Raises ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int) or not at_least <= value < LATEST_NS:
+        raise ValueError(f"{value!r} is no whole number >= {at_least}")
+    return value
+
+
+def _text(value: Any) -> str:
+    """Raises ValueError for what is no text."""
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no name")
+    return value
 
 
 def _work(event: dict[str, Any], names: Names) -> tuple[int, ...]:
     """A row of Work, with the correlation id in place of the launch."""
     found = event["args"]
     start, end = _span(event)
-    num_bytes = int(found.get("bytes", UNKNOWN))
+    num_bytes = _whole(found.get("bytes", UNKNOWN), at_least=UNKNOWN)
     return (
         start,
         end,
-        int(found["stream"]),
-        int(found["device"]),
-        names.number(event["name"]),
+        _whole(found["stream"]),
+        _whole(found["device"]),
+        names.number(_text(event["name"])),
         num_bytes,
-        int(found.get("correlation", UNKNOWN)),
+        _whole(found.get("correlation", UNKNOWN), at_least=UNKNOWN),
     )
 
 
@@ -89,6 +113,6 @@ def _note(launches: dict[int, tuple[int, int, int]], event: dict[str, Any], laun
     correlation = event.get("args", {}).get("correlation")
     if correlation is None:
         return
-    known = launches.get(int(correlation))
+    known = launches.get(_whole(correlation, at_least=UNKNOWN))
     if known is None or launch[0] < known[0]:
-        launches[int(correlation)] = launch
+        launches[correlation] = launch

@@ -66,10 +66,8 @@ def _metrics(found: Attributed, number: int, mine: NDArray[np.bool_]) -> Iterati
     lane, stage, ubatch = found.lane[mine], found.stage[mine], found.ubatch[mine]
     begin, end = int(work.start_ns.min()), int(work.end_ns.max())
     busy = union(work.start_ns, work.end_ns)
-    compute, comm, unknown = (
-        union(work.start_ns[lane == which], work.end_ns[lane == which]) for which in (COMPUTE, COMM, UNKNOWN)
-    )
-    exposed = subtract(comm, compute)
+    compute, comm, unknown = (of_lane(work, lane, which) for which in (COMPUTE, COMM, UNKNOWN))
+    exposed = exposed_comm(work, lane)
     starved, unlaunched = _starved(work, complement(busy, begin, end))
     return IterationMetrics(
         iteration=number,
@@ -92,6 +90,17 @@ def _metrics(found: Attributed, number: int, mine: NDArray[np.bool_]) -> Iterati
         work=len(work),
         hand_over_gap_ns=_hand_over_gap(work, ubatch),
     )
+
+
+def of_lane(work: Work, lane: Column, which: int) -> Intervals:
+    """When something of a lane ran."""
+    mine = lane == which
+    return union(work.start_ns[mine], work.end_ns[mine])
+
+
+def exposed_comm(work: Work, lane: Column) -> Intervals:
+    """When communication ran and no compute did."""
+    return subtract(of_lane(work, lane, COMM), of_lane(work, lane, COMPUTE))
 
 
 def _next(starts: Column, gaps: Intervals) -> Column:

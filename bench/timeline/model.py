@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 Column = NDArray[np.int64]
 UNKNOWN = -1
+LATEST_NS = 2**62
+"""No clock of a profiler is there before 2116, and sums of differences below it fit int64."""
 
 
 class Names:

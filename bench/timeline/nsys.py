@@ -6,13 +6,22 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from bench.errors import BenchError
+from bench.timeline import nsys_tables
 from bench.timeline.model import UNKNOWN, Calls, Names, Profile, Ranges, Work, columns
+from bench.timeline.nsys_tables import (
+    CATEGORY,
+    DOMAIN,
+    KERNEL,
+    MEMCPY,
+    MEMSET,
+    NVTX,
+    PAYLOAD,
+    PUSH_POP,
+    RUNTIME,
+    START_END,
+    STRINGS,
+)
 
-KERNEL, MEMCPY, MEMSET = (f"CUPTI_ACTIVITY_KIND_{kind}" for kind in ("KERNEL", "MEMCPY", "MEMSET"))
-RUNTIME = "CUPTI_ACTIVITY_KIND_RUNTIME"
-NVTX, STRINGS = "NVTX_EVENTS", "StringIds"
-PUSH_POP, START_END, CATEGORY, DOMAIN = 59, 60, 33, 75
-"""NVTX_EVENTS.eventType (ENUM_NSYS_EVENT_TYPE)."""
 PID_MASK = 0xFFFFFFFFFF000000
 """Of a globalTid: what a globalPid is."""
 WAITS = "name.value GLOB 'cuda*Synchronize*' OR name.value GLOB 'cu*Synchronize*' OR name.value GLOB 'cudaMemcpy_*'"
@@ -34,6 +43,7 @@ def read(path: Path) -> Profile:
             raise BenchError(f"{path}: no Nsight Systems export, it has no table {STRINGS}")
         if not tables & {KERNEL, MEMCPY, MEMSET}:
             raise BenchError(f"{path}: no kernel, copy or set in it: nothing ran on a GPU while it was recorded")
+        nsys_tables.refuse_unsound(db, path, tables)
         names, doubts = Names(), []
         strings = {number: names.number(text) for number, text in db.execute(f"SELECT id, value FROM {STRINGS}")}
         work = _work(db, tables, names, strings)
@@ -52,7 +62,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
             yield db
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the text of an error may quote a broken schema
         raise BenchError(f"{path}: cannot be read as an SQLite export: {error}") from error
 
 
@@ -93,9 +103,8 @@ def _ranges(db: sqlite3.Connection, names: Names, strings: dict[int, int]) -> Ra
     for kind, thread, domain, category, text, text_id in db.execute(declared):
         number = names.number(text) if text is not None else strings.get(text_id, UNKNOWN)
         named[kind][thread & PID_MASK, domain, category if kind == CATEGORY else 0] = number
-    payload = "COALESCE(int64Value, uint64Value, int32Value, uint32Value, -1)"
     query = (
-        f"SELECT start, end, globalTid, text, textId, domainId, category, {payload} FROM {NVTX}"
+        f"SELECT start, end, globalTid, text, textId, domainId, category, {PAYLOAD} FROM {NVTX}"
         f" WHERE eventType IN ({PUSH_POP}, {START_END}) AND end IS NOT NULL"
     )
     rows: list[tuple[int, ...]] = []

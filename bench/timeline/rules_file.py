@@ -105,7 +105,7 @@ def _lanes_by_stream(node: Node, path: str, problems: Problems) -> dict[int, Lan
     if lanes is None:
         return None
     assert isinstance(node.value, dict)
-    wrong = [key for key in lanes if not key.isdigit()]
+    wrong = [key for key in lanes if not (key.isascii() and key.isdigit() and len(key) < 19)]
     for key in wrong:
         problems.add(node.value[key], path, f"found stream {key}, expected its number")
     return None if wrong else {int(key): lane for key, lane in lanes.items()}

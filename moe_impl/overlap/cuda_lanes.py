@@ -4,7 +4,7 @@ import functools
 
 import torch
 
-from moe_impl.overlap.lanes import awaited_across
+from moe_impl.overlap.lanes import awaited_across, awaits
 from moe_impl.overlap.schedule import Schedule
 
 COMM_PRIORITY = -1
@@ -53,7 +53,7 @@ class StreamLanes:
         self._issues = [
             _Issue(
                 streams[op.lane],
-                [events[before] for before in op.after if schedule.ops[before].lane != op.lane],
+                [events[before] for before in awaits(schedule, position)],
                 events.get(position),
                 compute,
             )

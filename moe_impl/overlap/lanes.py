@@ -21,7 +21,12 @@ class OneLane:
         return nullcontext()
 
 
+def awaits(schedule: Schedule, position: int) -> tuple[int, ...]:
+    """Positions of the ops on another lane for which this op must be made to wait; its own lane keeps issue order."""
+    ops = schedule.ops
+    return tuple(before for before in ops[position].after if ops[before].lane != ops[position].lane)
+
+
 def awaited_across(schedule: Schedule) -> frozenset[int]:
     """Positions of ops that some op on another lane depends on: those that need an event."""
-    ops = schedule.ops
-    return frozenset(before for op in ops for before in op.after if ops[before].lane != op.lane)
+    return frozenset(before for position in range(len(schedule.ops)) for before in awaits(schedule, position))

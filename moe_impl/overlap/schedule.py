@@ -95,22 +95,48 @@ class Schedule:
         return "\n".join([*([host] if engine == "threads" else []), *lanes.values()])
 
 
+PHASE_OFFSET: Mapping[Order, int] = {"sglang_decode": 2, "vllm": 1}
+"""Segments by which each micro-batch begins later than the one before it; none in the other orders."""
+
+
 def segments(order: Order, stages: Sequence[Stage], layers: int) -> list[list[tuple[int, Stage]]]:
     """One micro-batch's (layer, stage) chain, cut where it hands over to the next micro-batch.
 
-    ``yield_after`` cuts after dispatch and after combine: communication is issued first, then the other batch's
-    compute. ``yield_before`` cuts before them: compute is queued before a dispatch that may block the host.
+    A layer's last segment goes on into the next layer's first. An empty one takes a turn all the same: an engine does
+    something there that is no op of its own here, as a transfer and attention are one op each (docs/ENGINES.md).
     """
     cuts: list[list[tuple[int, Stage]]] = [[]]
     for layer in range(layers):
-        for stage in stages:
-            hands_over = stage in (Stage.DISPATCH, Stage.COMBINE)
-            if hands_over and order == "yield_before":
-                cuts.append([])
-            cuts[-1].append((layer, stage))
-            if hands_over and order == "yield_after":
-                cuts.append([])
+        first, *others = ([(layer, stage) for stage in segment] for segment in _layer_segments(order, stages))
+        cuts[-1] += first
+        cuts += others
     return cuts
+
+
+def _layer_segments(order: Order, stages: Sequence[Stage]) -> list[list[Stage]]:
+    """Where one layer is cut, by name.
+
+    ``yield_after`` hands over after dispatch and after combine: communication is issued first, then the other batch's
+    compute. ``yield_before`` does before them: compute is queued before a dispatch that may block the host. Both are
+    FastDeploy's (``DEFAULT_ORDER``). ``sglang_prefill`` and ``sglang_decode`` are SGLang's for DeepSeek
+    (``operations_strategy.py``), ``vllm`` is vLLM's (its ``docs/design/dbo.md``).
+    """
+    out, back = stages.index(Stage.DISPATCH), stages.index(Stage.COMBINE)
+    before, after = list(stages[:out]), list(stages[back + 1 :])
+    dispatch, combine = list(stages[out : out + 1]), list(stages[back : back + 1])
+    shared = [stage for stage in stages[out:back] if stage is Stage.SHARED]
+    experts = [stage for stage in stages[out + 1 : back] if stage not in shared]
+    match order:
+        case "yield_before":
+            return [before, dispatch + shared + experts, combine + after]
+        case "yield_after":
+            return [before + dispatch, shared + experts + combine, after]
+        case "sglang_prefill":
+            return [before + dispatch, experts + combine, shared + after]
+        case "sglang_decode":  # empty: attention's projections; combine's receive hook
+            return [[], before, dispatch + shared, experts + combine, [], after]
+        case "vllm":  # empty: dispatch's receive hook; the last, so that merge hands over, too
+            return [before, dispatch, [], experts, combine + shared, after, []]
 
 
 def build(
@@ -123,9 +149,11 @@ def build(
     """
     ops: list[Op] = []
     inputs = {ubatch: _Inputs() for ubatch in range(num_ubatches)}
-    for segment in segments(order, stages, layers):
+    cuts, offset = segments(order, stages, layers), PHASE_OFFSET.get(order, 0)
+    for turn in range(len(cuts) + offset * (num_ubatches - 1)):
         for ubatch in range(num_ubatches):
-            for layer, stage in segment:
+            begun = turn - offset * ubatch
+            for layer, stage in cuts[begun] if 0 <= begun < len(cuts) else ():
                 after = inputs[ubatch].of(stage, position=len(ops))
                 ops.append(Op(layer, ubatch, stage, lane_of(stage), after))
     waits = (position for position, op in enumerate(ops) if receive == "exact" and op.stage == Stage.DISPATCH)

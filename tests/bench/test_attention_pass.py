@@ -82,7 +82,7 @@ def test_a_micro_batch_that_reads_another_ones_caches_is_found(tmp_path: Path, m
     found = by_role(Pass(tmp_path).run(case_with(phase="decode")))
     assert found["T1"].status == Status.OK
     assert found["T2s"].status == Status.INCORRECT
-    assert str(found["T2s"].reason).startswith("differs from the unsplit run by ")
+    assert str(found["T2s"].reason).startswith("attention of layer 0 differs by ")
     assert found["T2s"].check is not None
     assert found["T2s"].check.passed
 

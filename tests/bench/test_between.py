@@ -13,9 +13,10 @@ from scipy import stats as scipy_stats
 from bench.deciding.across import AXES, Place, axis_named, pair
 from bench.deciding.between import CLAIMS, FORBIDS, Between, Change, Doubt, compare_runs, decide_change, decide_time
 from bench.deciding.compare import Reason, Verdict
+from bench.deciding.discovery import FALSE_DISCOVERY_RATE, discoveries
 from bench.deciding.facts import Differing, differing, flat, unlike
 from bench.deciding.gate import gate
-from bench.deciding.welch import FALSE_DISCOVERY_RATE, Difference, discoveries
+from bench.deciding.welch import Difference
 from bench.errors import BenchError, Exit
 from bench.measure.settings import MeasureSettings
 from bench.results import Measurement, Status, Trial
@@ -154,8 +155,8 @@ def test_a_baseline_that_failed_once_is_no_baseline() -> None:
 
 def test_every_reason_within_a_run_has_its_doubt_between_two() -> None:
     within = set(Reason) - set(FORBIDS)
-    assert within == {Reason.STRADDLES, Reason.TOUCHES_MARGIN}
-    assert {Doubt(reason.value) for reason in within} == {Doubt.STRADDLES, Doubt.TOUCHES_MARGIN}
+    assert within == {Reason.STRADDLES, Reason.TOUCHES_MARGIN, Reason.FALSE_DISCOVERY}
+    assert {Doubt(reason.value) for reason in within} == {Doubt.STRADDLES, Doubt.TOUCHES_MARGIN, Doubt.FALSE_DISCOVERY}
 
 
 def test_a_difference_that_so_long_a_table_shows_by_chance_is_withdrawn() -> None:

@@ -15,10 +15,8 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from bench.deciding import stats
-from bench.deciding.between import decide_change
 from bench.deciding.compare import Verdict, decide
 from bench.deciding.stats import Estimate
-from bench.deciding.welch import Difference
 from bench.measure.settings import MeasureSettings
 
 SEED = int(os.environ.get("BENCH_SEED", "20260102"))

@@ -1,5 +1,6 @@
 """Verdicts and their reasons, from Trials with known truths."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import pytest
 import synthetic
 
 from bench.deciding import stats
-from bench.deciding.compare import Comparison, Reason, Verdict, compare_off_on, decide
+from bench.deciding.compare import CLAIMS, Comparison, Reason, Verdict, compare_off_on, decide
 from bench.measure.settings import MeasureSettings
 from bench.results import Measurement, Status, Trial
 from moe_impl.options import Workload
@@ -155,6 +156,52 @@ def test_passes_of_different_machines_or_timers_are_not_mixed(differs: str) -> N
     *trials, last = synthetic.Builder().trials(synthetic.cases([8192]))
     found = only_comparison(trials=[*trials, replace(last, **{differs: other})])
     assert found.reasons == (Reason.MACHINES_DIFFER,)
+
+
+NOISY = synthetic.Noise(process=0.004)
+EQUALS = synthetic.cases([4096 + n for n in range(1, 12)])
+
+
+def level(lost: float) -> Change:
+    """Overlap that takes ``lost`` times as long as off, whatever the truth."""
+
+    def change(m: Measurement, pass_index: int, work: Workload) -> Measurement:
+        if m.role != "T2o":
+            return m
+        off, on = (synthetic.Truth().span_s(work, EQUALS[0].link, one) for one in (m.variant.unsplit(), m.variant))
+        return synthetic.rescaled(m, off / on * lost)
+
+    return change
+
+
+@pytest.fixture(scope="module")
+def just_slower() -> list[Trial]:
+    """One case whose T2o is slower, told alone, but at a p-value that one of twelve equal rows may well have."""
+    first = only_comparison(trials=synthetic.Builder(noise=NOISY, change=level(1.0)).trials(synthetic.cases([4096])))
+    lost = first.speedup * math.exp(1.1 * first.estimate.half_width + math.log1p(MEASURE.decide_beyond))
+    trials = synthetic.Builder(noise=NOISY, change=level(lost)).trials(synthetic.cases([4096]))
+    alone = only_comparison(trials=trials)
+    assert alone.verdict is Verdict.SLOWER
+    assert 0.05 / 12 < alone.estimate.p_value < 0.05
+    return trials
+
+
+def test_a_difference_that_so_long_a_table_shows_by_chance_is_withdrawn(just_slower: list[Trial]) -> None:
+    others = synthetic.Builder(noise=NOISY, change=level(1.0), seed=5).trials(EQUALS)
+    row, *rest = compare_off_on([*just_slower, *others], MEASURE)
+    assert (row.verdict, row.reasons) == (Verdict.UNDECIDED, (Reason.FALSE_DISCOVERY,))
+    assert row.estimate == only_comparison(trials=just_slower).estimate
+    assert not [other for other in rest if other.verdict in CLAIMS]
+
+
+def test_rows_that_cannot_get_a_verdict_are_no_tests_of_the_table(just_slower: list[Trial]) -> None:
+    def fail(m: Measurement, pass_index: int, work: Workload) -> Measurement:
+        return synthetic.failed(m) if m.role == "T2o" and pass_index == 4 else level(1.0)(m, pass_index, work)
+
+    others = synthetic.Builder(noise=NOISY, change=fail, seed=5).trials(EQUALS)
+    row, *rest = compare_off_on([*just_slower, *others], MEASURE)
+    assert row.verdict is Verdict.SLOWER
+    assert {other.reasons for other in rest} == {(Reason.PASS_FAILED,)}
 
 
 def test_drift_between_passes_does_not_move_the_speedup() -> None:

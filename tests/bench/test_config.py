@@ -9,7 +9,7 @@ import pytest
 from bench import config
 from bench.config import VariantSpec
 from bench.errors import BenchError, Exit
-from bench.measure.settings import MeasureSettings
+from bench.measure.settings import MeasureSettings, SampleLimits
 from moe_impl.links import COLLECTIVE, HOST_LINK, LOCAL, PACED_PRESETS
 from moe_impl.options import LinkTime, SplitPolicy
 from moe_impl.shapes import PRESETS
@@ -38,7 +38,7 @@ measure: {passes: 2, round_min: 0.5 s}
 SIZES = "hidden_size, intermediate_size, num_experts, top_k"
 CASE_KEYS = "model, ep_size, layers, tokens, precision, dispatch_dtype, routing, attention, link, seed"
 VARIANT_KEYS = "experts, engine, split_factor, split, receive, launch, order, max_tokens_per_rank, worst_case_layout"
-MEASURE_KEYS = "passes, rounds, round_min, warm_up, decide_beyond, same_within, case_limit"
+MEASURE_KEYS = "passes, rounds, samples, stop_when, round_min, warm_up, aa, decide_beyond, same_within, case_limit"
 TIME = "expected a time such as 15 us (units: ns, us, ms, s, min)"
 LINKS = "local, host_link, collective, {paced: PRESET}, {paced: {alpha, bandwidth, comm_sms}}, {table: FILE.csv}"
 
@@ -124,7 +124,18 @@ MISTAKES = [
     ("\n  - {engine: streams, split_factor: 2}", " []", "15:1: variants: found an empty list, expected at least one variant"),
     ("\n  - {engine: streams, split_factor: 2}", " {engine: streams}", "15:1: variants: found a mapping, expected a list of `- {engine: ..., split_factor: ...}`"),
     ("passes: 2", "passes: 0", "17:11: measure.passes: found 0, expected a whole number >= 1"),
-    ("passes: 2", "samples: {min: 20}", "17:11: measure: unknown key samples, allowed: " + MEASURE_KEYS),
+    ("passes: 2", "sample: {min: 20}", "17:11: measure: unknown key sample, did you mean samples? allowed: " + MEASURE_KEYS),
+    ("passes: 2", "samples: {min: 20}", "17:11: measure.samples: found without stop_when, which chooses between its limits, expected both or neither"),
+    ("passes: 2", "samples: 20", "17:11: measure.samples: found 20, expected a mapping with min, max"),
+    ("passes: 2", "samples: {min: 20, mx: 30}", "17:30: measure.samples: unknown key mx, did you mean max? allowed: min, max"),
+    ("passes: 2", "samples: {min: 1}", "17:21: measure.samples.min: found 1, expected a whole number >= 2"),
+    ("passes: 2", "samples: {min: 500}", "17:11: measure.samples: found min 500 above max 400, expected at most that"),
+    ("passes: 2", "stop_when: 0.5 %", "17:11: measure.stop_when: found 0.5 %, expected `ratio within 0.2 %`"),
+    ("passes: 2", "stop_when: ratio within 0.5", "17:11: measure.stop_when: found ratio within 0.5, no unit, expected a fraction such as 0.2 % (units: %, ratio)"),
+    ("passes: 2", "stop_when: ratio within 0 %", "17:11: measure.stop_when: found ratio within 0 %, expected a fraction above 0"),
+    ("passes: 2", "stop_when: [ratio within 1 %]", "17:11: measure.stop_when: found a list, expected `ratio within 0.2 %`"),
+    ("passes: 2", "rounds: 6, stop_when: ratio within 0.5 %", "17:22: measure.stop_when: found ratio within 0.5 % beside rounds 6, expected one of the two"),
+    ("passes: 2", "aa: yes", "17:11: measure.aa: found yes, expected true or false"),
     ("0.5 s", "-0.5 s", "17:22: measure.round_min: found -0.5 s, expected a time that is finite and not negative"),
     ("0.5 s", "0.5", "17:22: measure.round_min: found 0.5, no unit, " + TIME),
     ("passes: 2", "decide_beyond: 100 %", "17:11: measure.decide_beyond: found 100 %, expected a fraction below 1"),
@@ -260,6 +271,23 @@ def test_a_split_is_a_policys_name_or_a_mapping_and_a_list_is_an_axis():
     )
 
 
+def test_a_stopping_rule_takes_the_place_of_a_number_of_rounds():
+    measure = config.parse(STOPPING, "x.yaml").measure
+    assert (measure.samples, measure.aa) == (SampleLimits(8, 400), True)
+    assert measure.stop_when == 0.00123456789012345678
+    written = config.dump_resolved(config.parse(STOPPING, "x.yaml"))
+    assert "  samples: {min: 8, max: 400}\n" in written
+    assert "rounds:" not in written
+    assert "stop_when" not in config.dump_resolved(config.parse(GOOD, "x.yaml"))
+
+
+def test_what_was_stored_before_there_was_a_rule_means_the_same():
+    old = "{passes: 5, rounds: 3, round_min: 0.5 s, warm_up: 0.2 s, decide_beyond: 0.002 ratio, same_within: 0.01 ratio, case_limit: 120.0 s}"
+    measure = config.parse(GOOD.replace("{passes: 2, round_min: 0.5 s}", old), "x.yaml").measure
+    assert measure == MeasureSettings(rounds=3)
+    assert (measure.stop_when, measure.aa) == (None, False)
+
+
 def test_variants_may_be_left_out():
     assert config.parse(NO_VARIANTS, "x.yaml").variants == ()
 
@@ -298,10 +326,13 @@ SPLITS = GOOD.replace(
     "split_factor: 2",
     "split: [balanced, {policy: ratio, ratio: 0.1234567890123456789}, {policy: equal, min_tokens: 5}]",
 )
+STOPPING = GOOD.replace(
+    "passes: 2", "passes: 2, samples: {min: 8}, stop_when: ratio within 0.123456789012345678 %, aa: true"
+)
 NO_VARIANTS = GOOD.replace("variants:\n  - {engine: streams, split_factor: 2}\n", "")
 
 
-@pytest.mark.parametrize("text", [GOOD, ODD, SPLITS, NO_VARIANTS, *(path.read_text() for path in CONFIGS)])
+@pytest.mark.parametrize("text", [GOOD, ODD, SPLITS, STOPPING, NO_VARIANTS, *(path.read_text() for path in CONFIGS)])
 def test_a_resolved_config_reads_back_to_an_equal_one(text):
     sweep = config.parse(text, "x.yaml")
     again = config.parse(config.dump_resolved(sweep), "config.resolved.yaml")

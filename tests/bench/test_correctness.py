@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from bench import correctness
 from bench.correctness import ROW_RATIO_LIMIT, TOLERANCE, Errors, errors, judge
 
 EXPECTED = torch.ones(64, 32)
@@ -75,3 +76,35 @@ def test_a_nan_in_any_layer_is_what_the_record_shows(place: int) -> None:
     assert math.isnan(check.relative_error)
     assert math.isnan(check.worst_row_ratio)
     assert not check.passed
+
+
+def test_rows_that_should_be_zero_must_be_and_set_no_standard() -> None:
+    """A skewed routing brings most tokens nothing here: they must not make ordinary errors look large."""
+    expected = torch.zeros(10, 64)
+    expected[:3] = 1.0
+    actual = expected * 1.01
+    found = correctness.errors(actual, expected)
+    assert found.row_ratio == pytest.approx(1.0)
+    assert found.within(2e-2)
+    actual[9, 0] = 1e-3
+    assert not correctness.errors(actual, expected).within(2e-2)
+
+
+def test_nothing_at_all_is_right_only_where_nothing_is_expected() -> None:
+    nothing = torch.zeros(4, 64)
+    assert correctness.errors(nothing, nothing).within(1e-3)
+    assert not correctness.errors(nothing + 1e-6, nothing).within(1e-3)
+    assert not correctness.errors(nothing * torch.nan, nothing).within(1e-3)
+    assert not correctness.errors(nothing * torch.nan, nothing + 1).within(1e-3)
+
+
+def test_the_chain_between_layers_is_held_to_attention_and_to_the_next_input() -> None:
+    draw = torch.Generator().manual_seed(0)
+    before, x, following = (torch.randn(32, 64, generator=draw).bfloat16() for _ in range(3))
+    right = correctness.Link(before, x, x, following, following)
+    assert correctness.broken_chain([right, correctness.Link(following, x, x, x, x)]) is None
+    off = correctness.Link(before, x * 1.02, x, following, following)
+    assert "attention of layer 0" in str(correctness.broken_chain([off]))
+    off = correctness.Link(before, x, x, following * 1.01, following)
+    assert "layer 0 hands on" in str(correctness.broken_chain([off]))
+    assert "layer 1 did not get" in str(correctness.broken_chain([right, right]))

@@ -36,7 +36,8 @@ def test_a_wrong_output_is_incorrect_and_never_timed(one_pass: Pass, monkeypatch
     replace_merge(monkeypatch, "T2o", halved)
     trial = one_pass.run(small_case())
     found = by_role(trial)
-    assert (found["T2o"].status, found["T2o"].reason) == (Status.INCORRECT, "differs from the oracle")
+    assert found["T2o"].status == Status.INCORRECT
+    assert found["T2o"].reason == "differs from the oracle by 0.5, tolerance 0.01"
     assert found["T2o"].check is not None
     assert found["T2o"].check.relative_error == pytest.approx(0.5, rel=0.02)
     assert (found["T2o"].samples_s, found["T2o"].stages) == ((), None)
@@ -151,3 +152,23 @@ def test_a_link_faster_than_the_machine_fails_the_case_before_anything_is_timed(
         one_pass.run(replace(small_case(), link=impossible))
     assert (ended.value.phase, ended.value.variant_id) == ("self-check", None)
     assert "link cannot sustain the model" in str(ended.value.__cause__)
+
+
+def test_a_layer_that_hands_on_something_else_than_its_sum_is_incorrect(
+    one_pass: Pass, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """y is right in every layer: only what lies between the layers is not."""
+
+    def forgetful(merge: Merge) -> Merge:
+        def body(state: UbatchState, layer: int) -> None:
+            x_TH = state.x_TH
+            merge(state, layer)
+            state.x_TH = x_TH
+
+        return body
+
+    for role in ("T1", "T2s", "T2o"):
+        replace_merge(monkeypatch, role, forgetful)
+    found = by_role(one_pass.run(small_case()))
+    assert {m.status for m in found.values()} == {Status.INCORRECT}
+    assert all("layer 0 hands on differs by" in str(m.reason) for m in found.values())

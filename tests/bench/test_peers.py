@@ -21,7 +21,7 @@ from bench.environment import describe
 from bench.measure import group
 from bench.measure.peers import ALONE
 from bench.measure.protocol import measure, rank_skew, warm_up
-from bench.measure.settings import MeasureSettings
+from bench.measure.settings import MeasureSettings, SampleLimits
 from bench.measure.stages import over_ranks
 from bench.measure.timer import HostTimer
 from bench.pass_runner import CaseRun, PassContext
@@ -119,6 +119,20 @@ def test_a_warm_up_ends_when_rank_0_says_so() -> None:
     peers = FakePeers(doubled, rank=1, firsts=lambda mine: next(answers))
     warm_up(lambda: None, Clock(peers.calls), 0.0, peers)  # by its own clock: three calls
     assert peers.calls.count("time") == 5
+
+
+def test_rounds_end_when_rank_0_says_so() -> None:
+    """By its own clock this rank knows every ratio after the least samples; rank 0 goes on for two rounds more."""
+    settings = MeasureSettings(samples=SampleLimits(12, 400), stop_when=0.01, round_min_s=0.0, warm_up_s=0.0)
+    rounds = []
+    for more in (0, 2):
+        warm_ups = [1.0] * 3 + [0.0]
+        answers = iter([*warm_ups, *warm_ups, *[1.0] * (6 + more), 0.0])
+        peers = FakePeers(same, rank=1, firsts=lambda mine, answers=answers: next(answers))
+        calls = {"A": lambda: None, "B": lambda: None}
+        taken = measure(calls, Clock(peers.calls), settings, lambda *_: None, 0, peers, {"B": "A"})
+        rounds.append(taken["B"].rounds[-1] + 1)
+    assert rounds == [6, 8]
 
 
 def test_the_skew_is_the_typical_iterations_and_unknown_for_one_rank() -> None:

@@ -152,10 +152,10 @@ def test_a_case_that_cannot_run_here_says_why() -> None:
 
 
 def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
-    assert drive.folder_for(tmp_path / "new", "abc", "torch").is_dir()
+    assert drive.folder_for(tmp_path / "new").is_dir()
     (tmp_path / "new" / "file").touch()
     with pytest.raises(BenchError, match="is not empty"):
-        drive.folder_for(tmp_path / "new", "abc", "torch")
+        drive.folder_for(tmp_path / "new")
 
 
 def test_a_sweep_file_or_a_run_folder(tmp_path: Path) -> None:

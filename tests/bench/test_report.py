@@ -17,7 +17,7 @@ from rich.console import Console
 from bench import report
 from bench.deciding.break_even import Kind
 from bench.errors import BenchError
-from bench.render import document, files, html, markdown, plots, sentences, tables, terminal, words
+from bench.render import document, drawing, files, html, markdown, plots, sentences, tables, terminal, words
 from bench.report_model import ReportModel
 from bench.results import PERTURBED, Measurement, Status, Traffic
 from moe_impl.links import LOCAL
@@ -297,7 +297,7 @@ def test_pictures_are_svg_that_follows_the_pages_ink(model: ReportModel) -> None
     for picture in pictures:
         ET.fromstring(picture.standalone.encode())
         assert "currentColor" in picture.svg
-        assert plots.INK not in picture.svg
+        assert drawing.INK not in picture.svg
     assert plots.of(model) == pictures
 
 

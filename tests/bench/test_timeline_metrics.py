@@ -2,6 +2,7 @@
 
 import csv
 from collections import defaultdict
+from itertools import starmap
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from timelines import SAMPLE_RULES, Op, joined, profile
 
 from bench.timeline import nsys
-from bench.timeline.analysis import analyse
+from bench.timeline.analysis import measure, runs_of
 from bench.timeline.attribute import attribute
 from bench.timeline.metrics import IterationMetrics, iterations
 from bench.timeline.model import UNKNOWN
@@ -125,5 +126,6 @@ def test_work_outside_all_ranges_is_unknown_never_another_stage() -> None:
 
 
 def test_several_runs_of_one_profile_are_told_apart() -> None:
-    found = {run.run: run.span_ns for run in analyse(joined(("off triton", 10), ("streams x2", 50)))}
+    two = attribute(joined(("off triton", 10), ("streams x2", 50)))
+    found = {run.run: run.span_ns for run in starmap(measure, runs_of(two))}
     assert found == {"off triton": 10, "streams x2": 50}

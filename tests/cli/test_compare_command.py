@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import synthetic
 
 from bench import cli
+from bench.render import terminal
 
 CONFIG = """\
 # Question: from how many tokens on?
@@ -166,3 +168,30 @@ def test_report_writes_its_files_and_prints_their_paths(bench: Run, gpu_run: Pat
     paths = [Path(line) for line in out.splitlines()]
     assert [path.name for path in paths] == ["report.html", "report.md", "speedup-1.svg", "decomposition-1.svg"]
     assert all(path.stat().st_size > 0 for path in paths)
+
+
+def test_a_terminal_gets_a_thousand_rows_and_is_told_of_the_rest(
+    bench: Run, gpu_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "more series" not in bench("compare", gpu_run)[1] + bench("compare", gpu_run, gpu_run)[1]
+    trials = synthetic.Builder(passes=2, pairs=2).trials(synthetic.cases((256, 4096), splits=(2, 3, 4)))
+    base = synthetic.write_run(gpu_run.parent / "base", trials, CONFIG)
+    slower = [
+        replace(
+            trial,
+            measurements=tuple(
+                synthetic.rescaled(m, 1.5) if (m.role, m.variant.split_factor) == ("T2o", 4) else m
+                for m in trial.measurements
+            ),
+        )
+        for trial in trials
+    ]
+    new = synthetic.write_run(gpu_run.parent / "new", slower, CONFIG)
+    monkeypatch.setattr(terminal, "MOST_ROWS", 4)
+    _, out, _ = bench("compare", base)
+    assert "and 1 more series: the report and --json have all" in out
+    monkeypatch.setattr(terminal, "MOST_ROWS", 1)
+    _, out, _ = bench("compare", base, new)
+    assert "and 2 more series: --json has all; those with a SLOWER row went first" in out
+    assert next(line for line in out.splitlines() if line.startswith("streams x")).startswith("streams x4")
+    assert len(json.loads(bench("compare", base, new, "--json")[1])["changes"]) == 6

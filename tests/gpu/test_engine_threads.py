@@ -13,7 +13,7 @@ from moe_impl.links import LOCAL
 from moe_impl.options import Link, Precision, Variant
 from moe_impl.overlap.driver import Run
 from moe_impl.overlap.lanes import OneLane
-from moe_impl.overlap.schedule import Op
+from moe_impl.overlap.schedule import ORDERS, Op
 from moe_impl.overlap.threads import OpFailedError, run_threads
 from moe_impl.stages import Stage
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.gpu
 def test_threads_give_the_bits_of_the_serial_run(precision: Precision, experts: str, link: Link, receive: str) -> None:
     target = _target(precision, link, tokens=515)
     for split in (2, 3, 4):
-        for order in ("yield_after", "yield_before"):
+        for order in ORDERS:
             threads = Variant(experts, engine="threads", split_factor=split, receive=receive, order=order)  # type: ignore[arg-type]
             serial = target.run(threads.split_serial(), _ignore)()
             target.poison(threads)

@@ -44,4 +44,4 @@ def test_a_dict_that_pins_tensors_like_fastdeploys_global_values_is_caught_by_si
     sites = retained_sites(run)
     rows_bytes = 2 * 8 * 256 * 2048 * 2  # two micro-batches, R x T rows of H bf16
     assert sum(sites.values()) == rows_bytes
-    assert [where.split()[1] for where in sites] == ["_row_buffer"]
+    assert [where.split()[1] for where in sites] == ["payload_rows"]

@@ -11,6 +11,7 @@ from bench.measure.cuda_timer import CudaEventTimer
 from bench.targets import Target, Targets
 from moe_impl.links import LOCAL
 from moe_impl.options import Link, LinkTime, Precision, Variant, Workload, default_experts
+from moe_impl.overlap.schedule import ORDERS
 from moe_impl.shapes import ModelShape, Router
 
 pytestmark = pytest.mark.gpu
@@ -37,7 +38,7 @@ def test_every_variant_agrees_with_the_oracle_and_with_the_serial_run(
 ) -> None:
     target = _target(precision, link, tokens=515)
     for split in (2, 4):
-        for order in ("yield_after", "yield_before"):
+        for order in ORDERS:
             overlapped = Variant(experts, split_factor=split, order=order)
             finals = {}
             for variant in (overlapped.unsplit(), overlapped.split_serial(), overlapped):

@@ -7,6 +7,7 @@ import torch
 
 from bench import correctness
 from bench.targets import Oracle
+from moe_impl.attention import AttentionStandIn, draw_attention
 from moe_impl.experts.base import ExpertsBackend, ReadyExperts, backend
 from moe_impl.inputs import Inputs, draw_inputs
 from moe_impl.layer import MoeStages
@@ -50,11 +51,16 @@ class Built:
         self.shared = None
         if work.model.shared_experts:
             self.shared = ReadyExperts(experts, [experts.prepare(weights.shared) for weights in self.weights])
+        self.attention = None
+        if work.attention is not None:
+            layers = [draw_attention(work, layer, CPU) for layer in range(work.layers)]
+            self.attention = AttentionStandIn(work.attention, layers)
         self.transport = over or transport(link, work, CPU)
         self.stages = self.stages_for("worst_case")
 
     def stages_for(self, receive: Receive, layout: WorstCaseLayout = "packed") -> MoeStages:
-        return MoeStages(self.work, self.inputs, self.ready, self.transport, receive, self.shared, layout)
+        shared, attention = self.shared, self.attention
+        return MoeStages(self.work, self.inputs, self.ready, self.transport, receive, shared, layout, attention)
 
     def run(self, variant: Variant, progress: Callable[[int], Any] = lambda position: None) -> VariantRun:
         asked = (variant.receive, variant.worst_case_layout)

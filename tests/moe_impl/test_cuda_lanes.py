@@ -1,9 +1,19 @@
 """A stream op's context without a GPU: which stream is current after it."""
 
+import gc
+import weakref
+
 import pytest
 import torch
+from plain_schedule import build
 
+from moe_impl.options import Order
+from moe_impl.overlap import cuda_lanes
 from moe_impl.overlap.cuda_lanes import _Issue
+from moe_impl.overlap.driver import Run, run_inline
+from moe_impl.overlap.schedule import ORDERS
+from moe_impl.stages import Stage
+from moe_impl.state import UbatchState
 
 
 class Stream:
@@ -43,3 +53,34 @@ def test_a_comm_op_that_ends_well_switches_nothing_back(current: list[str]) -> N
         pass
     assert current == ["comm"]
     assert event.recorded is comm
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_raise_at_any_op_of_streams_ends_the_run_on_the_compute_stream_and_frees_the_micro_batches(
+    order: Order, current: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute = Stream("compute")
+    compute.device = torch.device("cpu")  # type: ignore[attr-defined]
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(cuda_lanes, "comm_stream", lambda device: Stream("comm"))
+    schedule = build(1, 2, order)
+    lanes = cuda_lanes.StreamLanes(schedule, compute)  # type: ignore[arg-type]
+    for culprit in range(len(schedule.ops)):
+        issued: list[int] = []
+        states = [UbatchState(slice(ubatch, ubatch + 1), torch.zeros(1, 1)) for ubatch in (0, 1)]
+        held = [weakref.ref(state) for state in states]
+
+        def body(state: UbatchState, layer: int, culprit: int = culprit, issued: list[int] = issued) -> None:
+            if issued[-1] == culprit:
+                raise RuntimeError("made up")
+
+        gc.disable()  # what only the collector frees would hold GPU memory
+        try:
+            with pytest.raises(RuntimeError, match="made up"):
+                run_inline(Run(schedule, dict.fromkeys(Stage, body), states, lanes, issued.append))
+            del states
+            assert not any(ref() for ref in held)
+        finally:
+            gc.enable()
+        assert current[-1] == "compute"
+        assert issued == list(range(culprit + 1))

@@ -76,10 +76,10 @@ def test_ops_are_issued_in_the_schedules_order_inside_their_context(order: Order
     assert seen == [item for position, op in enumerate(run.schedule.ops) for item in (position, op, "done")]
 
 
-def test_the_two_orders_issue_differently() -> None:
-    built = Built(workload())
-    first, second = (built.run(Variant("torch", order=order)).schedule.ops for order in ORDERS)
-    assert [str(op) for op in first] != [str(op) for op in second]
+def test_every_order_issues_differently() -> None:
+    built = Built(workload(shared_experts=1))
+    issued = {tuple(map(str, built.run(Variant("torch", order=order)).schedule.ops)) for order in ORDERS}
+    assert len(issued) == len(ORDERS)
 
 
 def test_a_micro_batch_holds_nothing_but_its_output_after_the_last_op() -> None:

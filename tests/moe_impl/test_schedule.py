@@ -6,19 +6,43 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from plain_schedule import PLAIN, STAGES, build
+from plain_schedule import PLAIN, STAGES, WHOLE, build
 
 from moe_impl.options import Order, Precision, Variant
 from moe_impl.overlap.lanes import awaited_across
-from moe_impl.overlap.schedule import ORDERS, Schedule, chain, for_variant, segments
+from moe_impl.overlap.schedule import ORDERS, PHASE_OFFSET, Schedule, chain, for_variant, segments
 from moe_impl.payload import PayloadDtype
 from moe_impl.stages import Stage, lane_of
 
 EXPERTS = [Stage.PERMUTE, Stage.GEMM1, Stage.SILU_MUL, Stage.GEMM2, Stage.REDUCE]
-ISSUED = {
-    "yield_after": [[Stage.ROUTE, Stage.DISPATCH], [*EXPERTS, Stage.COMBINE], [Stage.MERGE]],
-    "yield_before": [[Stage.ROUTE], [Stage.DISPATCH, *EXPERTS], [Stage.COMBINE, Stage.MERGE]],
+TURNS: dict[Order, list[tuple[int, list[Stage]]]] = {
+    "yield_after": [
+        *((ubatch, [Stage.ROUTE, Stage.DISPATCH]) for ubatch in (0, 1)),
+        *((ubatch, [*EXPERTS, Stage.COMBINE]) for ubatch in (0, 1)),
+        *((ubatch, [Stage.MERGE]) for ubatch in (0, 1)),
+    ],
+    "yield_before": [
+        *((ubatch, [Stage.ROUTE]) for ubatch in (0, 1)),
+        *((ubatch, [Stage.DISPATCH, *EXPERTS]) for ubatch in (0, 1)),
+        *((ubatch, [Stage.COMBINE, Stage.MERGE]) for ubatch in (0, 1)),
+    ],
+    "sglang_decode": [
+        (0, [Stage.ROUTE, Stage.DISPATCH, *EXPERTS, Stage.COMBINE]),
+        (1, [Stage.ROUTE, Stage.DISPATCH]),
+        (0, [Stage.MERGE]),
+        (1, [*EXPERTS, Stage.COMBINE, Stage.MERGE]),
+    ],
+    "vllm": [
+        (0, [Stage.ROUTE, Stage.DISPATCH]),
+        (1, [Stage.ROUTE, Stage.DISPATCH]),
+        (0, [*EXPERTS, Stage.COMBINE]),
+        (1, EXPERTS),
+        (0, [Stage.MERGE]),
+        (1, [Stage.COMBINE, Stage.MERGE]),
+    ],
 }
+TURNS["sglang_prefill"] = TURNS["yield_after"]  # they part where there are shared experts
+IN_STEP = [order for order in ORDERS if order not in PHASE_OFFSET]
 
 
 def issued(schedule: Schedule) -> list[tuple[int, int, Stage]]:
@@ -27,11 +51,11 @@ def issued(schedule: Schedule) -> list[tuple[int, int, Stage]]:
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_micro_batches_hand_over_where_the_order_says(order: Order) -> None:
-    expected = [(0, ubatch, stage) for segment in ISSUED[order] for ubatch in (0, 1) for stage in segment]
+    expected = [(0, ubatch, stage) for ubatch, stages in TURNS[order] for stage in stages]
     assert issued(build(1, 2, order)) == expected
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", IN_STEP)
 @pytest.mark.parametrize("num_ubatches", [1, 2, 3, 4])
 def test_hand_overs_go_round_where_segments_end(num_ubatches: int, order: Order) -> None:
     schedule = build(2, num_ubatches, order)
@@ -42,6 +66,75 @@ def test_hand_overs_go_round_where_segments_end(num_ubatches: int, order: Order)
     assert found == ([] if num_ubatches == 1 else everywhere[:-1]), "the last op has no one to hand over to"
     for position, taker in schedule.hand_overs.items():
         assert taker == (schedule.ops[position].ubatch + 1) % num_ubatches
+
+
+@pytest.mark.parametrize(("order", "yields"), [("sglang_prefill", 2), ("sglang_decode", 5), ("vllm", 6)])
+def test_an_engines_order_has_its_yields_in_every_layer(order: Order, yields: int) -> None:
+    stages = chain(WHOLE)
+    assert [len(segments(order, stages, layers)) - 1 for layers in (1, 2, 3)] == [yields, 2 * yields, 3 * yields]
+    for layers in (1, 3):
+        passed = [op for cut in segments(order, stages, layers) for op in cut]
+        assert sorted(passed) == sorted((layer, stage) for layer in range(layers) for stage in stages)
+
+
+@pytest.mark.parametrize("order", PHASE_OFFSET)
+@pytest.mark.parametrize("num_ubatches", [2, 3])
+def test_a_micro_batch_follows_the_one_before_it_by_the_phase_offset(num_ubatches: int, order: Order) -> None:
+    cuts, offset = segments(order, chain(WHOLE), 3), PHASE_OFFSET[order]
+    place = {op: index for index, cut in enumerate(cuts) for op in cut}
+    at = [
+        (place[op.layer, op.stage] + offset * op.ubatch, op.ubatch)
+        for op in for_variant(Variant("torch", split_factor=num_ubatches, order=order), replace(WHOLE, layers=3)).ops
+    ]
+    assert at == sorted(at)
+    assert len({turn for turn, _ in at} & {turn for turn, ubatch in at if ubatch}) > len(cuts) // 2
+
+
+def test_sglangs_prefill_runs_the_shared_experts_beside_combine() -> None:
+    assert segments("sglang_prefill", chain(WHOLE), 1) == [
+        [(0, stage) for stage in stages]
+        for stages in (
+            [Stage.ATTENTION, Stage.ROUTE, Stage.DISPATCH],
+            [*EXPERTS, Stage.COMBINE],
+            [Stage.SHARED, Stage.MERGE],
+        )
+    ]
+
+
+@pytest.mark.parametrize("order", ["sglang_prefill", "vllm"])
+def test_two_micro_batches_without_shared_experts_run_alike_in_both_lanes(order: Order) -> None:
+    work = replace(WHOLE, model=PLAIN.model, layers=3)
+
+    def by_lane(order: Order) -> dict[str, list[str]]:
+        ops = for_variant(Variant("torch", order=order), work).ops
+        return {lane: [str(op) for op in ops if op.lane == lane] for lane in ("compute", "comm")}
+
+    assert by_lane(order) == by_lane("yield_after")
+
+
+def test_vllms_order_is_the_one_it_documents() -> None:
+    """``D1 send, A0 A1, D1 recv, D0 send, MLP1, D0 recv, C1 send, S1, MLP0, C1 recv, C0 send, S0, A0 A1, C0 recv``,
+    first and second micro-batch being 1 and 0 there; our merge is where the combine has come."""
+    attention, mlp = [Stage.ATTENTION, Stage.ROUTE], EXPERTS
+    documented = [
+        *((1, 0, Stage.DISPATCH), *((1, 1, stage) for stage in attention)),
+        *((1, 1, Stage.DISPATCH), *((1, 0, stage) for stage in mlp)),
+        *((1, 0, Stage.COMBINE), (1, 0, Stage.SHARED), *((1, 1, stage) for stage in mlp), (1, 0, Stage.MERGE)),
+        *((1, 1, Stage.COMBINE), (1, 1, Stage.SHARED), *((2, 0, stage) for stage in attention), (1, 1, Stage.MERGE)),
+    ]
+    found = issued(for_variant(Variant("torch", order="vllm"), replace(WHOLE, layers=3)))
+    begin = found.index((1, 0, Stage.DISPATCH))
+    assert found[begin : begin + len(documented)] == documented
+
+
+@pytest.mark.parametrize(("dispatch_dtype", "with_route"), [("nvfp4", True), ("bf16", False)])
+@pytest.mark.parametrize("order", ORDERS)
+def test_quantize_stays_on_its_side_of_dispatch(order: Order, dispatch_dtype: PayloadDtype, with_route: bool) -> None:
+    work = replace(PLAIN, precision="nvfp4", dispatch_dtype=dispatch_dtype)
+    cuts = segments(order, chain(work), 1)
+    together = next(cut for cut in cuts if (0, Stage.QUANTIZE) in cut)
+    assert ((0, Stage.ROUTE) in together) == with_route
+    assert ((0, Stage.PERMUTE) in together) != with_route
 
 
 def test_chains_are_the_ops_of_each_micro_batch_in_order() -> None:

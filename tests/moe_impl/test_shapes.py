@@ -22,7 +22,7 @@ def test_a_size_that_no_machine_could_run_is_refused_by_name(sizes: tuple[int, .
 
 
 def test_a_name_is_for_people_only() -> None:
-    assert ModelShape(64, 64, 8, 2, name="a") == ModelShape(64, 64, 8, 2, name="b")
+    assert ModelShape(64, 64, 8, 2, name="a", moe_layers=3) == ModelShape(64, 64, 8, 2, name="b")
     assert ModelShape(64, 64, 8, 2) != ModelShape(64, 64, 8, 2, Router(scoring="sigmoid"))
 
 
@@ -57,6 +57,7 @@ def test_a_presets_routed_experts_make_up_the_model_it_is_named_after(name: str)
     model = PRESETS[name]
     *sizes, layers, billions = CARDS[name]
     assert [model.hidden_size, model.intermediate_size, model.num_experts, model.top_k] == sizes
+    assert model.moe_layers == layers
     assert round(layers * model.num_experts * model.expert_parameters / 1e9) == billions
 
 

@@ -116,7 +116,7 @@ TABLE = [
     (DEEPSEEK, COLLECTIVE, TRITON, EIGHT, None),
     (DEEPSEEK, COLLECTIVE, replace(TRITON, receive="exact"), EIGHT, None),
     (SMALL, COLLECTIVE, TORCH, replace(CPU, ranks=8), None),
-    (replace(SMALL, ep_size=1), COLLECTIVE, TORCH, CPU, None),
+    (replace(SMALL, ep_size=1), COLLECTIVE, TORCH, CPU, "link collective needs at least 2 ranks, got ep_size 1"),
     (
         DEEPSEEK,
         COLLECTIVE,

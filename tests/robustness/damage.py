@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import re
 from typing import Any
 
 from hypothesis import strategies as st
@@ -69,6 +70,17 @@ def damaged_bytes(draw: st.DrawFn, whole: bytes) -> bytes:
             case "cut":
                 del data[where:]
     return bytes(data)
+
+
+@st.composite
+def damaged_text(draw: st.DrawFn, whole: str, tokens: tuple[str, ...]) -> str:
+    """Words of the text replaced by tokens that mean something to its reader, or tokens put between them."""
+    for _ in range(draw(st.integers(1, 3))):
+        words = [found.span() for found in re.finditer(r"[\w.]+|[^\w\s]", whole)]
+        start, end = draw(st.sampled_from(words)) if words else (0, 0)
+        token = draw(st.sampled_from(tokens))
+        whole = whole[:start] + token + whole[end if draw(st.booleans()) else start :]
+    return whole
 
 
 @st.composite

@@ -41,4 +41,5 @@ def no_accident(said: Said) -> None:
     assert said.code in (Exit.DONE, Exit.BAD_INPUT, Exit.NOT_COMPARABLE), said
     assert "Traceback" not in said.err, said
     if said.code != Exit.DONE:
-        assert said.err.startswith("error: "), said
+        assert said.out == "", said
+        assert said.err.splitlines()[-1].startswith("error: "), said

@@ -1,0 +1,61 @@
+"""A/A: each unsplit run (T1) against a second run of itself. Whatever tells them apart is this run's own doing."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from bench.deciding import join, stats
+from bench.deciding.compare import Reason, Verdict, decide, doubts_of_passes
+from bench.deciding.stats import Estimate
+from bench.measure.settings import MeasureSettings
+from bench.results import FAILURES, Measurement, Status, Trial
+from moe_impl.options import Link, Variant, Workload
+
+
+@dataclass(frozen=True)
+class OffAgainstOff:
+    """One T1 against itself; a speed-up above 1 means that the second run was faster."""
+
+    workload: Workload
+    link: Link
+    variant: Variant
+    verdict: Verdict
+    """As any variant's, and of this comparison alone: SAME is expected, FASTER and SLOWER are false."""
+    reasons: tuple[Reason, ...]
+    """Why UNDECIDED; empty otherwise."""
+    estimate: Estimate | None
+    """None where no pass timed both."""
+
+
+def off_against_off(trials: Iterable[Trial], measure: MeasureSettings) -> list[OffAgainstOff]:
+    """Every T1 that was run again in some pass; none without ``measure: {aa: true}``."""
+    return [
+        _compare(passes, variant, measure)
+        for passes in join.by_case(trials).values()
+        for variant in join.variants_of(passes)
+        if _again(passes, variant)
+    ]
+
+
+def _again(passes: Sequence[Trial], variant: Variant) -> dict[int, Measurement]:
+    """pass_index -> the second run's measurement, whatever its status."""
+    return {trial.pass_index: m for trial in passes for m in trial.off_again if m.variant == variant}
+
+
+def _compare(passes: Sequence[Trial], variant: Variant, measure: MeasureSettings) -> OffAgainstOff:
+    first, again = join.timed(passes, variant), _again(passes, variant)
+    common = sorted(p for p in first if p in again and again[p].status is Status.OK)
+    doubts = [Reason.CPU] if any(trial.machine.device == "cpu" for trial in passes) else []
+    if any(m.status in FAILURES for m in [*join.measured(passes, variant).values(), *again.values()]):
+        doubts.append(Reason.PASS_FAILED)
+    doubts += doubts_of_passes(passes, len(common))
+    try:
+        logs = [stats.paired_logs(first[p].samples_s, again[p].samples_s) for p in common]
+    except ValueError:
+        doubts.append(Reason.UNPAIRED)
+        logs = []
+    estimate = stats.estimate(logs) if logs else None
+    verdict = Verdict.UNDECIDED
+    if estimate is not None and not doubts:
+        verdict, decided = decide(estimate, measure)
+        doubts += decided
+    return OffAgainstOff(passes[0].workload, passes[0].link, variant, verdict, tuple(doubts), estimate)
