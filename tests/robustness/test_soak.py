@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 import threading
 import tracemalloc
 from pathlib import Path
@@ -59,7 +60,8 @@ def test_an_engine_may_run_all_night(built: Target, engine: Engine, receive: Rec
         tracemalloc.stop()
     assert torch.equal(out, expected), "the last output is the first"
     print(f"{engine} {receive}: bytes of objects, of the process, threads, files: {before} -> {after}")
-    assert after[0] - before[0] < SLACK_BYTES
+    if "coverage" not in sys.modules:  # whose tracer keeps about a kilobyte of every thread that it saw
+        assert after[0] - before[0] < SLACK_BYTES
     assert after[1] - before[1] < SLACK_RSS_BYTES
     assert after[2:] == before[2:]
 
