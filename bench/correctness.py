@@ -1,12 +1,13 @@
 """No number without a passed check: compare a run with the oracle, layer by layer, and with the unsplit run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from bench.results import Check
+from moe_impl.variant_run import LayerTrace
 
 TOLERANCE = {"bf16": 1e-2, "fp8": 3e-2, "nvfp4-w4a16": 1e-2, "nvfp4": 8e-2}
 """Relative Frobenius error of a layer's output against the oracle, by precision."""
@@ -52,6 +53,20 @@ def errors(actual_TH: Tensor, expected_TH: Tensor, precision: str = "bf16") -> E
     counted_T = row_error_T[expected_T > 0]
     median = counted_T.median() if len(counted_T) else row_error_T.new_zeros(())
     return Errors(float(relative), float(row_error_T.max() / median.clamp(min=ROW_ERROR_FLOOR[precision])))
+
+
+def against_oracle(
+    traces: Sequence[LayerTrace],
+    oracle: Callable[[int, LayerTrace], Tensor],
+    precision: str,
+    same_as_unsplit: bool | None = None,
+) -> Check:
+    """The record of a run's comparison, layer by layer, with what the oracle makes of the run's own inputs."""
+    return judge(
+        precision,
+        [errors(trace.y_TH, oracle(layer, trace), precision) for layer, trace in enumerate(traces)],
+        same_as_unsplit,
+    )
 
 
 @dataclass(frozen=True)

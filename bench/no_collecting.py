@@ -1,4 +1,5 @@
-"""Keep the cycle collector out of a verb that holds a whole run: it would search millions of objects for nothing."""
+"""Keep the cycle collector out: of a sample, and of a verb that holds a whole run, whose millions of objects it would
+search for nothing."""
 
 import gc
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def no_collecting() -> Iterator[None]:
-    """For a ``with`` or as a decorator. What a run is read into holds no cycles, so nothing is kept for long."""
+    """For a ``with`` or as a decorator. As it was afterwards."""
     was_on = gc.isenabled()
     gc.disable()
     try:

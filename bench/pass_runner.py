@@ -158,14 +158,10 @@ class CaseRun:
         target.poison(variant)
         run = target.run(variant, progress)
         final_TH, traces = run.traced()
-        precision = self.case.workload.precision
-        errors = [
-            correctness.errors(trace.y_TH, target.oracle(layer, trace), precision) for layer, trace in enumerate(traces)
-        ]
         this = _Checked(run, final_TH, traces[0].y_TH)
         unsplit = self.checked.get(variant_id(variant.unsplit()))
         same = None if unsplit is None else torch.equal(final_TH, unsplit.final_TH)
-        check = correctness.judge(precision, errors, same)
+        check = correctness.against_oracle(traces, target.oracle, self.case.workload.precision, same)
         wrong = None if check.passed else correctness.said_wrong(check)
         wrong = wrong or correctness.broken_chain(
             [correctness.Link(t.before_TH, t.x_TH, target.attended(layer, t), t.next_TH, target.next_input(t))

@@ -2,6 +2,8 @@
 
 import re
 
+from hypothesis import strategies as st
+
 from bench.timeline.attribute import Rules
 from bench.timeline.model import UNKNOWN, Calls, Names, Profile, Ranges, Work, columns
 
@@ -22,6 +24,16 @@ SAMPLE_RULES = Rules(
 
 Op = tuple[str, int, int, int, int]
 """(stage, micro-batch, start, end, launch)."""
+STAGES = ("gemm1", "dispatch", "combine", "merge")
+
+
+def ops_of(*stages: str) -> st.SearchStrategy[list[Op]]:
+    """Any ops of these stages and two micro-batches, launched before they start."""
+    drawn = st.tuples(
+        st.sampled_from(stages), st.integers(0, 1), st.integers(0, 200), st.integers(1, 40), st.integers(0, 50)
+    )
+    ops = drawn.map(lambda o: (o[0], o[1], 1000 + o[2], 1000 + o[2] + o[3], 1000 + o[2] - o[4]))
+    return st.lists(ops, min_size=1, max_size=20)
 
 
 def profile(ops: list[Op], iteration: int = 0) -> Profile:

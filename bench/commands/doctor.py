@@ -2,10 +2,10 @@
 
 import json
 from dataclasses import asdict
-from typing import get_args
 
 import click
 
+from bench.commands.options import device_option
 from bench.doctor import examine, tools
 from bench.errors import Exit
 from bench.render import doctor as render
@@ -14,13 +14,7 @@ from bench.running.probe import DeviceChoice
 
 
 @click.command()
-@click.option(
-    "--device",
-    type=click.Choice(get_args(DeviceChoice)),
-    default="auto",
-    show_default=True,
-    help="auto takes a GPU where there is one.",
-)
+@device_option
 @click.option("--json", "as_json", is_flag=True, help="Print data instead of a table.")
 def command(device: DeviceChoice, as_json: bool) -> int:
     """Examine this machine: GPU, versions, tools, bandwidths, the timer and the noise floor. Takes under a minute.

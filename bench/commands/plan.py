@@ -3,12 +3,12 @@
 import json
 import os
 from dataclasses import replace
-from typing import get_args
 
 import click
 
 from bench import cases, filters, planning, use_tbo
 from bench import config as sweep_file
+from bench.commands.options import device_option
 from bench.errors import Exit
 from bench.render import plan as render
 from bench.render import printing
@@ -18,13 +18,7 @@ from bench.running import probe
 @click.command()
 @click.argument("config", metavar="CONFIG")
 @click.option("--filter", "terms", metavar="KEY=VALUE,...", help="Plan only these: tokens=1024,engine=streams.")
-@click.option(
-    "--device",
-    type=click.Choice(get_args(probe.DeviceChoice)),
-    default="auto",
-    show_default=True,
-    help="auto takes a GPU where there is one.",
-)
+@device_option
 @click.option("--nproc", type=click.IntRange(1), default=1, help="As if on so many GPUs like this, one a rank.")
 @click.option("--json", "as_json", is_flag=True, help="Print data instead of a table.")
 def command(config: str, terms: str | None, device: probe.DeviceChoice, nproc: int, as_json: bool) -> int:

@@ -6,12 +6,12 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import get_args
 
 import click
 
 from bench import filters, use_tbo
 from bench.cases import Case, expand
+from bench.commands.options import device_option
 from bench.config import SweepConfig, dump_resolved, load, which
 from bench.errors import BenchError, Exit
 from bench.measure.peers import BACKEND
@@ -33,13 +33,7 @@ from bench.running.supervisor import Sweep, supervise
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder, runs/<config>_<UTC> unless named.")
 @click.option("--resume", "go_on", is_flag=True, help="Go on in --out: what is missing, failed, or has other variants.")
 @click.option("--filter", "terms", metavar="KEY=VALUE,...", help="Only these: tokens=1024,engine=streams.")
-@click.option(
-    "--device",
-    type=click.Choice(get_args(DeviceChoice)),
-    default="auto",
-    show_default=True,
-    help="auto takes a GPU where there is one.",
-)
+@device_option
 @click.option("--nproc", type=click.IntRange(1), default=1, help="Processes, one a rank and GPU (link collective).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
 def command(

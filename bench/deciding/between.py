@@ -15,7 +15,7 @@ from typing import TypeVar
 from bench.deciding import compare, join
 from bench.deciding.across import Axis, Place, pair
 from bench.deciding.compare import CLAIMS, Comparison, Reason, Verdict
-from bench.deciding.discovery import discoveries
+from bench.deciding.discovery import surviving
 from bench.deciding.welch import Difference
 from bench.measure.settings import MeasureSettings
 from bench.results import Measurement, Status, Trial
@@ -257,13 +257,7 @@ Judged = TypeVar("Judged", Change, Times)
 
 
 def _surviving(judged: Sequence[Judged]) -> list[Judged]:
-    held = discoveries([_p_value(one) for one in judged])
-    return [
-        one
-        if holds or one.verdict not in CLAIMS
-        else replace(one, verdict=Verdict.UNDECIDED, reasons=(Doubt.FALSE_DISCOVERY,))
-        for one, holds in zip(judged, held, strict=True)
-    ]
+    return surviving(judged, _p_value, CLAIMS, {"verdict": Verdict.UNDECIDED, "reasons": (Doubt.FALSE_DISCOVERY,)})
 
 
 def _p_value(one: Change | Times) -> float | None:

@@ -1,14 +1,14 @@
 """Decide: each overlapped variant (T2o) against its own unsplit run (T1), with a verdict and the reasons for none."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from statistics import median
 from typing import Protocol
 
 from bench.deciding import join, stats
-from bench.deciding.discovery import discoveries
+from bench.deciding.discovery import surviving
 from bench.deciding.stats import Estimate
 from bench.identity import case_id
 from bench.measure.settings import MeasureSettings
@@ -132,13 +132,8 @@ def _true_together(comparisons: Sequence[Comparison]) -> list[Comparison]:
 
     The tests of the table are all that had an interval and nothing against them, whatever they said.
     """
-    held = discoveries([_p_value(row) for row in comparisons])
-    return [
-        row
-        if holds or row.verdict not in CLAIMS
-        else replace(row, verdict=Verdict.UNDECIDED, reasons=(Reason.FALSE_DISCOVERY,))
-        for row, holds in zip(comparisons, held, strict=True)
-    ]
+    undecided = {"verdict": Verdict.UNDECIDED, "reasons": (Reason.FALSE_DISCOVERY,)}
+    return surviving(comparisons, _p_value, CLAIMS, undecided)
 
 
 def _p_value(row: Comparison) -> float | None:
@@ -168,27 +163,44 @@ def decide(estimate: Interval, measure: MeasureSettings) -> tuple[Verdict, tuple
     return Verdict.UNDECIDED, (Reason.STRADDLES if low < 1 < high else Reason.TOUCHES_MARGIN,)
 
 
+def judged(
+    off: Mapping[int, Measurement],
+    on: Mapping[int, Measurement],
+    common: Sequence[int],
+    doubts: Sequence[Reason],
+    measure: MeasureSettings,
+) -> tuple[Verdict, tuple[Reason, ...], Estimate | None]:
+    """(verdict, reasons for none, speed-up) of the passes that timed both sides.
+
+    Args:
+        off, on: pass_index -> what was timed.
+        common: passes of both.
+        doubts: what forbids a verdict whatever the interval says.
+    """
+    reasons = list(doubts)
+    try:
+        logs = [stats.paired_logs(off[p].samples_s, on[p].samples_s) for p in common]
+    except ValueError:
+        reasons.append(Reason.UNPAIRED)
+        logs = []
+    estimate = stats.estimate(logs) if logs else None
+    if estimate is None or reasons:
+        return Verdict.UNDECIDED, tuple(reasons), estimate
+    verdict, decided = decide(estimate, measure)
+    return verdict, decided, estimate
+
+
 def _compare(passes: Sequence[Trial], variant: Variant, measure: MeasureSettings) -> Comparison:
     off, on = join.timed(passes, join.unsplit(variant)), join.timed(passes, variant)
     serial = join.timed(passes, join.split_serial(variant))
     common = sorted(off.keys() & on.keys())
-    doubts = _doubts(passes, variant, len(common))
-    try:
-        logs = [stats.paired_logs(off[p].samples_s, on[p].samples_s) for p in common]
-    except ValueError:
-        doubts.append(Reason.UNPAIRED)
-        logs = []
-    estimate = stats.estimate(logs) if logs else None
-    verdict = Verdict.UNDECIDED
-    if estimate is not None and not doubts:
-        verdict, decided = decide(estimate, measure)
-        doubts += decided
+    verdict, reasons, estimate = judged(off, on, common, _doubts(passes, variant, len(common)), measure)
     return Comparison(
         workload=passes[0].workload,
         link=passes[0].link,
         variant=variant,
         verdict=verdict,
-        reasons=tuple(doubts),
+        reasons=reasons,
         estimate=estimate,
         baseline_s=_median_s(off, common),
         variant_s=_median_s(on, common),

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from bench.deciding import join, stats
-from bench.deciding.compare import Reason, Verdict, decide, doubts_of_passes
+from bench.deciding import join
+from bench.deciding.compare import Reason, Verdict, doubts_of_passes, judged
 from bench.deciding.stats import Estimate
 from bench.measure.settings import MeasureSettings
 from bench.results import FAILURES, Measurement, Status, Trial
@@ -48,14 +48,5 @@ def _compare(passes: Sequence[Trial], variant: Variant, measure: MeasureSettings
     if any(m.status in FAILURES for m in [*join.measured(passes, variant).values(), *again.values()]):
         doubts.append(Reason.PASS_FAILED)
     doubts += doubts_of_passes(passes, len(common))
-    try:
-        logs = [stats.paired_logs(first[p].samples_s, again[p].samples_s) for p in common]
-    except ValueError:
-        doubts.append(Reason.UNPAIRED)
-        logs = []
-    estimate = stats.estimate(logs) if logs else None
-    verdict = Verdict.UNDECIDED
-    if estimate is not None and not doubts:
-        verdict, decided = decide(estimate, measure)
-        doubts += decided
-    return OffAgainstOff(passes[0].workload, passes[0].link, variant, verdict, tuple(doubts), estimate)
+    verdict, reasons, estimate = judged(first, again, common, doubts, measure)
+    return OffAgainstOff(passes[0].workload, passes[0].link, variant, verdict, reasons, estimate)

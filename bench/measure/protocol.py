@@ -19,6 +19,7 @@ from bench.measure.settings import MeasureSettings
 from bench.measure.steady import LEAST_WINDOW, drift
 from bench.measure.stopping import StoppingRule
 from bench.measure.timer import Timer
+from bench.no_collecting import no_collecting
 
 MIN_WARM_UP_CALLS = 3
 MAX_WARM_UP_CALLS = 2000
@@ -61,13 +62,8 @@ Announce = Callable[[str, str | None], None]
 def garbage_collector_paused() -> Iterator[None]:
     """A collection inside a sample would be counted as the variant's."""
     gc.collect()
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
+    with no_collecting():
         yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def warm_up(call: Callable[[], object], timer: Timer, warm_up_s: float, peers: Peers = ALONE) -> WarmUp:

@@ -28,9 +28,7 @@ def checked_run(target: Target, variant: Variant) -> VariantRun:
     """
     run = target.run(variant, lambda position: None)
     _, traces = run.traced()
-    precision = target.workload.precision
-    errors = [correctness.errors(t.y_TH, target.oracle(layer, t), precision) for layer, t in enumerate(traces)]
-    check = correctness.judge(precision, errors, None)
+    check = correctness.against_oracle(traces, target.oracle, target.workload.precision)
     if not check.passed:
         raise BenchError(f"{variant.label} is not profiled: it {correctness.said_wrong(check)}")
     return run

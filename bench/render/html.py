@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from bench.deciding.compare import Verdict
 from bench.profiling.kept import Kept
-from bench.render import sentences, tables, timeline_section, words
+from bench.render import sentences, tables, timeline_section, words, worth
 from bench.render.picture import Picture, showing
 from bench.report_model import ReportModel
 
@@ -34,6 +34,7 @@ def page(model: ReportModel, pictures: Sequence[Picture] = ()) -> str:
         .render(
             model=model,
             sentences=sentences,
+            worth=worth,
             words=words,
             overviews=inline(showing(pictures, None)),
             sections=[

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from bench.render import sentences, tables, timeline_section, words
+from bench.render import sentences, tables, timeline_section, words, worth
 from bench.render.picture import Picture, showing
 from bench.report_model import ReportModel
 
@@ -16,9 +16,7 @@ def page(model: ReportModel, pictures: Sequence[Picture] = ()) -> str:
     lines += [f"Machine: {plain(sentences.machine(model))}. Run: {code(model.run)}, {model.passes} passes.", ""]
     lines += ["## Answers", ""]
     lines += [f"- {plain(' '.join(sentences.full_answer(section, model)))}" for section in model.sections]
-    lines += [
-        f"- {plain(line)}" for line in (*sentences.alone(model), *sentences.best_splits(model), *sentences.fits(model))
-    ]
+    lines += [f"- {plain(line)}" for line in (*sentences.alone(model), *worth.best_splits(model), *worth.fits(model))]
     lines += ["", sentences.rule(model), "", sentences.noise(model), ""]
     lines += [line for said in sentences.off_against_off(model) for line in (plain(said), "")]
     lines += [sentences.checks(model), ""]

@@ -6,7 +6,7 @@ T1 = "#0072B2"
 T2S = "#E69F00"
 T2O = "#009E73"
 IDEAL = "#CC79A7"
-BREAK_EVEN = "#8C8C8C"
+NEUTRAL = "#8C8C8C"
 STAGES = {
     "attention": "#6D557B",
     "route": "#AEEAD0",

@@ -4,11 +4,9 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from bench import units
-from bench.deciding.best_split import ANY_SPLIT, BestSplit
 from bench.deciding.break_even import BreakEven, Kind
 from bench.deciding.compare import CLAIMS, Verdict
 from bench.deciding.discovery import FALSE_DISCOVERY_RATE
-from bench.deciding.fits import Fits
 from bench.deciding.join import Series, series_of
 from bench.deciding.off_against_off import OffAgainstOff
 from bench.measure.settings import MeasureSettings
@@ -178,59 +176,6 @@ def undecided(section: Section) -> list[str]:
         if reasons:
             groups.setdefault(reasons, []).append(row.tokens)
     return [f"UNDECIDED at {words.counts(tuple(tokens))}: {'; '.join(reasons)}." for reasons, tokens in groups.items()]
-
-
-def steps(section: Section) -> list[str]:
-    """``A step over 58 MoE layers (extrapolated from 4): saves 18.2 ms at 4096 tokens; costs 6.1 ms at 256.``"""
-    known = [(row.tokens, row.step) for row in section.rows if row.step is not None]
-    if not known:
-        return []
-    first = known[0][1]
-    said = []
-    for word, sign in (("saves", 1), ("costs", -1)):
-        times = [(tokens, step.saved_s * sign) for tokens, step in known if step.saved_s * sign > 0]
-        if times:
-            each = ", ".join(f"{units.format_seconds(seconds)} at {words.count(tokens)}" for tokens, seconds in times)
-            said.append(f"{word} {each}")
-    measured = first.measured_layers
-    source = "" if measured == first.moe_layers else f" (extrapolated from {measured})"
-    return [f"A step over {first.moe_layers} MoE layers{source}: {'; '.join(said)} tokens."]
-
-
-def best_splits(model: ReportModel) -> list[str]:
-    """``Best split factor (streams triton, bf16): x2 at 256, 0.772x [0.771, 0.773]; x4 at 4096, ....``"""
-    groups: dict[Series, list[BestSplit]] = {}
-    for best in model.best_splits:
-        groups.setdefault(best.group, []).append(best)
-    named = words.series if len({(one.workload, one.link) for one in groups}) > 1 else words.short_series
-    said = []
-    for group, found in groups.items():
-        name = named(group).replace(f" x{ANY_SPLIT}", "", 1)
-        said.append(f"Best split factor ({name}): {'; '.join(map(_best_split, found))}.")
-    return said
-
-
-def _best_split(found: BestSplit) -> str:
-    told = "" if found.told_apart else f", not told from x{found.next.variant.split_factor}"
-    where = f"x{found.best.variant.split_factor} at {words.count(found.best.workload.tokens)}"
-    return f"{where}, {words.speedup(found.best)}{told}"
-
-
-def fits(model: ReportModel) -> list[str]:
-    """``Memory (streams x2 triton, bf16): off fits up to 4096 tokens, on up to 8192; 8192 fits on only.``"""
-    return [f"Memory ({words.series(found.series)}): {_fits(found)}." for found in model.fits]
-
-
-def _fits(found: Fits) -> str:
-    largest = [
-        f"up to {words.count(max(side.fits))} tokens" if side.fits else "nowhere" for side in (found.off, found.on)
-    ]
-    only = [
-        f"{words.counts(tokens)} {'fit' if len(tokens) > 1 else 'fits'} {name} only"
-        for name, tokens in (("on", found.on_only), ("off", found.off_only))
-        if tokens
-    ]
-    return "; ".join([f"off fits {largest[0]}, on {largest[1]}", *only])
 
 
 def caption(section: Section) -> str:

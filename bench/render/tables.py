@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from bench.deciding import facts
 from bench.deciding.decompose import Bounds, Decomposition, LaneTimes
-from bench.render import sentences, words
+from bench.render import sentences, words, worth
 from bench.report_model import ReportModel, Row, Section
 
 
@@ -85,7 +85,7 @@ def decision(section: Section) -> Table:
         tuple(cells(row) for row in section.rows),
         (
             sentences.break_even(section.break_even),
-            *sentences.steps(section),
+            *worth.steps(section),
             *sentences.undecided(section),
             *sentences.imbalance(section),
             *sentences.doubts(section),

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from bench import units
 from bench.deciding.compare import Verdict
-from bench.render import sentences, tables, words
+from bench.render import sentences, tables, words, worth
 from bench.render.fitting import Fitting
 from bench.report_model import ReportModel
 
@@ -42,7 +42,7 @@ def summary(model: ReportModel) -> RenderableType:
     if not model.on_cpu:  # the banner is the only answer there
         others = [section for section in model.sections if section is not model.headline]
         parts += [Padding(Text(sentences.answer(section, model)), (0, 0, 0, 2)) for section in others]
-    parts += [Text(line) for line in (*sentences.alone(model), *sentences.best_splits(model), *sentences.fits(model))]
+    parts += [Text(line) for line in (*sentences.alone(model), *worth.best_splits(model), *worth.fits(model))]
     shown = within(model.sections)
     for section in shown:
         parts += ["", Text(words.series(section.series), style="bold"), *table(tables.decision(section))]

@@ -28,7 +28,7 @@ AXES_POINTS = 530
 LABEL_SIZE = 6.5
 POINTS_PER_LETTER = 0.62 * LABEL_SIZE
 LEGEND_COLUMNS = 7
-NO_STAGE: Any = {"facecolor": palette.BREAK_EVEN, "linewidth": 0}
+NO_STAGE: Any = {"facecolor": palette.NEUTRAL, "linewidth": 0}
 HATCHED: Any = {"facecolor": "none", "edgecolor": INK, "hatch": "////////", "linewidth": 0.15}
 IN_MS = 1e-6
 

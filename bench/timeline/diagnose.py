@@ -86,10 +86,8 @@ def _host_waits(found: Attributed, measured: Sequence[IterationMetrics]) -> Caus
         return None
     threads = np.unique(work.thread[work.thread != UNKNOWN])
     inside = np.isin(waits.thread, threads)
-    for m in measured[-1:]:  # the wait that ends the last iteration holds nothing back
-        inside &= waits.start_ns < m.begin_ns + m.span_ns
-    last_launch = int(work.launch_ns.max())
-    inside &= waits.start_ns < last_launch
+    # The wait that ends the last iteration holds nothing back.
+    inside &= waits.start_ns < min(measured[-1].begin_ns + measured[-1].span_ns, int(work.launch_ns.max()))
     waiting = union(waits.start_ns[inside], waits.end_ns[inside])
     share = intersect(exposed, waiting).total_ns / exposed.total_ns
     names = ", ".join(found.profile.names.text(n) for n in np.unique(waits.name[inside]).tolist())

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
-from timelines import SAMPLE_RULES, Op, joined, profile
+from timelines import SAMPLE_RULES, STAGES, Op, joined, ops_of, profile
 
 from bench.timeline import nsys
 from bench.timeline.analysis import measure, runs_of
@@ -61,20 +60,7 @@ def test_two_micro_batches_that_overlap() -> None:
     assert found.stages_ns == {"gemm1": 90, "dispatch": 30, "combine": 60}
 
 
-OPS = st.lists(
-    st.tuples(
-        st.sampled_from(["gemm1", "dispatch", "combine", "merge", "elsewhere"]),
-        st.integers(0, 1),
-        st.integers(0, 200),
-        st.integers(1, 40),
-        st.integers(0, 50),
-    ).map(lambda o: (o[0], o[1], 1000 + o[2], 1000 + o[2] + o[3], 1000 + o[2] - o[4])),
-    min_size=1,
-    max_size=20,
-)
-
-
-@given(OPS)
+@given(ops_of(*STAGES, "elsewhere"))
 def test_invariants_of_any_iteration(ops: list[Op]) -> None:
     for found in iterations(attribute(profile(ops))):
         assert found.busy_ns + found.idle_ns == found.span_ns

@@ -7,8 +7,7 @@ import kept_profile
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
-from timelines import Op, profile
+from timelines import STAGES, Op, ops_of, profile
 
 from bench.timeline import strip as figure
 from bench.timeline.attribute import Attributed, attribute
@@ -18,20 +17,8 @@ from bench.timeline.read import read
 from bench.timeline.repeating import with_iterations
 from bench.timeline.strip import strip
 
-OPS = st.lists(
-    st.tuples(
-        st.sampled_from(["gemm1", "dispatch", "combine", "merge"]),
-        st.integers(0, 1),
-        st.integers(0, 200),
-        st.integers(1, 40),
-        st.integers(0, 50),
-    ).map(lambda o: (o[0], o[1], 1000 + o[2], 1000 + o[2] + o[3], 1000 + o[2] - o[4])),
-    min_size=1,
-    max_size=20,
-)
 
-
-@given(OPS)
+@given(ops_of(*STAGES))
 def test_bars_are_the_spans_and_the_strip_is_what_the_metrics_call_exposed(ops: list[Op]) -> None:
     found = attribute(profile(ops))
     (measured,) = iterations(found)

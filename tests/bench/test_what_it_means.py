@@ -8,7 +8,7 @@ import pytest
 import synthetic
 
 from bench import report
-from bench.render import document, markdown, sentences, tables
+from bench.render import document, markdown, tables, worth
 from bench.report_model import ReportModel
 from bench.results import Measurement, Status, Trial
 from moe_impl import support
@@ -45,7 +45,7 @@ def test_a_step_is_the_saving_of_a_layer_over_all_moe_layers() -> None:
     assert small.step.saved_s < 0 < large.step.saved_s
     saved_s = (large.comparison.baseline_s or 0) - (large.comparison.variant_s or 0)
     assert large.step.saved_s == pytest.approx(29 * saved_s)
-    (said,) = sentences.steps(section)
+    (said,) = worth.steps(section)
     assert said.startswith("A step over 58 MoE layers (extrapolated from 2): saves ")
     assert " at 8192; costs " in said
     assert said.endswith(" at 256 tokens.")
@@ -56,11 +56,11 @@ def test_a_run_of_an_older_version_knows_its_preset_and_an_inline_shape_nothing(
     stored = replace(DEEPSEEK, moe_layers=None)
     assert [row.step.moe_layers for row in built(modelled(stored)).sections[0].rows if row.step] == [58, 58]
     for unknown in (replace(stored, name="inline"), replace(stored, top_k=4)):
-        assert sentences.steps(built(modelled(unknown)).sections[0]) == []
+        assert worth.steps(built(modelled(unknown)).sections[0]) == []
 
 
 def test_all_layers_measured_extrapolate_nothing() -> None:
-    (said,) = sentences.steps(built(modelled(replace(DEEPSEEK, moe_layers=2))).sections[0])
+    (said,) = worth.steps(built(modelled(replace(DEEPSEEK, moe_layers=2))).sections[0])
     assert said.startswith("A step over 2 MoE layers: saves ")
 
 
@@ -83,7 +83,7 @@ def test_the_best_split_factor_of_each_case_is_named_with_its_interval() -> None
     model = built(synthetic.Builder(pairs=4).trials(synthetic.cases((1024, 8192), splits=(2, 4))))
     assert [found.best.variant.split_factor for found in model.best_splits] == [2, 4]
     small, large = (found.best for found in model.best_splits)
-    (said,) = sentences.best_splits(model)
+    (said,) = worth.best_splits(model)
     assert said == (
         f"Best split factor (streams torch, bf16): x2 at 1024, {small.speedup:.3f}x [{small.low:.3f}, {small.high:.3f}]"
         f"; x4 at 8192, {large.speedup:.3f}x [{large.low:.3f}, {large.high:.3f}]."
@@ -104,7 +104,7 @@ def test_split_factors_that_differ_by_noise_alone_are_not_told_apart() -> None:
     model = built(synthetic.Builder(pairs=4, change=alike).trials(synthetic.cases((8192,), splits=(2, 4))))
     (found,) = model.best_splits
     assert not found.told_apart
-    (said,) = sentences.best_splits(model)
+    (said,) = worth.best_splits(model)
     assert said.endswith(f", not told from x{found.next.variant.split_factor}.")
 
 
@@ -141,7 +141,7 @@ def out_of_memory(m: Measurement, pass_index: int, work: Workload) -> Measuremen
 def test_the_largest_batch_that_fits_is_told_off_and_on() -> None:
     counts = (4096, 8192, 16384)
     model = built(synthetic.Builder(passes=2, pairs=2, change=out_of_memory).trials(synthetic.cases(counts)))
-    (said,) = sentences.fits(model)
+    (said,) = worth.fits(model)
     assert said == (
         "Memory (streams x2 torch, bf16 · deepseek-v3, EP8, 2 layers · link paced h800-nvlink-ep8): "
         "off fits up to 4096 tokens, on up to 8192 tokens; 8192 fits on only."
@@ -156,7 +156,7 @@ def test_nothing_is_said_of_memory_where_it_sufficed_or_something_else_was_missi
     for reason in (None, "experts triton needs a CUDA GPU"):
         change: Change = lambda m, p, w, why=reason: synthetic.failed(m, Status.SKIPPED, why) if why else m  # noqa: E731
         model = built(synthetic.Builder(passes=2, pairs=2, change=change).trials(synthetic.cases((4096, 8192))))
-        assert sentences.fits(model) == []
+        assert worth.fits(model) == []
 
 
 def test_what_fits_nowhere_is_said_so() -> None:
@@ -164,7 +164,7 @@ def test_what_fits_nowhere_is_said_so() -> None:
         return synthetic.failed(m, Status.OOM) if m.role == "T1" else m
 
     model = built(synthetic.Builder(passes=2, pairs=2, change=never).trials(synthetic.cases((4096, 8192))))
-    (said,) = sentences.fits(model)
+    (said,) = worth.fits(model)
     assert said.endswith("off fits nowhere, on up to 8192 tokens; 4096 and 8192 fit on only.")
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from no_wait import no_wait
 from test_variants import MODEL, SLOW, _ignore
 from torch import Tensor
 
@@ -89,14 +90,10 @@ def test_the_host_never_waits(shape: AttentionShape, phase: Phase) -> None:
     target = _target(_work(shape, phase, 64))
     run = target.run(Variant("torch"), _ignore)
     run()
-    torch.cuda.synchronize()
     stand_in, x = target._attention, _x(64)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_wait():
         stand_in.run(x, slice(0, 64), 0)  # type: ignore[union-attr]
         run()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     torch.cuda.synchronize()
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.distributed as dist
+from no_wait import no_wait
 from rank_pool import RankPool, join_group
 from test_variants import MODEL, _ignore
 
@@ -83,12 +84,8 @@ def test_under_worst_case_nothing_waits_for_the_device_while_it_is_issued() -> N
     for variant in _variants("triton", "worst_case"):
         run = target.run(variant, _ignore)
         run()
-        torch.cuda.synchronize()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        with no_wait():
             run()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
     torch.cuda._sleep(int(0.3 * CYCLES_PER_S))
     started_s = time.perf_counter()
     run()

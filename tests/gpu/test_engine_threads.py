@@ -5,6 +5,7 @@ from statistics import median
 
 import pytest
 import torch
+from no_wait import no_wait
 from plain_schedule import build
 from test_variants import SLOW, _ignore, _target
 
@@ -46,12 +47,8 @@ def test_threads_hide_communication_as_streams_do_and_never_wait_for_the_device(
     taken_s = {engine: median(timer.time_s(run) for _ in range(10)) for engine, run in runs.items()}
     assert taken_s["threads"] < 0.9 * taken_s["serial"], taken_s
     assert taken_s["threads"] < 1.25 * taken_s["streams"], taken_s  # its hand-overs cost host time: 1.12x was seen
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_wait():
         runs["threads"]()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_the_callers_stream_is_the_threads_stream_and_stays_the_callers() -> None:

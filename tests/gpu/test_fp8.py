@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from no_wait import no_wait
 from torch import Tensor
 
 from bench.cases import Case
@@ -192,9 +193,5 @@ def test_a_hundred_overlapped_runs_give_the_same_bits() -> None:
 def test_issuing_never_waits_for_the_device() -> None:
     run = _target(MODEL, link=SLOW, tokens=256).run(T2O, _ignore)
     run()
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_wait():
         run()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")

@@ -8,6 +8,7 @@ from statistics import median
 
 import pytest
 import torch
+from no_wait import no_wait
 from test_variants import _ignore, _target
 
 from bench.correctness import errors
@@ -66,12 +67,8 @@ def _poison(link) -> None:  # type: ignore[no-untyped-def]
 
 @contextmanager
 def _never_waiting() -> Iterator[None]:
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_wait():
         yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("used", COUNTS)

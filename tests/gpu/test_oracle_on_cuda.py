@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from no_wait import no_wait
 
 from moe_impl.nvfp4 import NvFp4Tensor, decode_bf16, dequantize, quantize, tensor_scale
 from moe_impl.reference import combine_by_rank, expert_outputs
@@ -35,11 +36,8 @@ def test_routing_chooses_as_on_a_cpu_and_never_waits_for_the_device() -> None:
     logits, bias = torch.randn(4096, 256), 0.01 * torch.randn(256)
     ids, weights = select_experts(logits, router, 8, bias)
     logits_gpu, bias_gpu = logits.cuda(), bias.cuda()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_wait():
         ids_gpu, weights_gpu = select_experts(logits_gpu, router, 8, bias_gpu)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert torch.equal(ids_gpu.cpu(), ids)
     torch.testing.assert_close(weights_gpu.cpu(), weights, rtol=1e-6, atol=0)
     for part in (slice(0, 1366), slice(1366, 4096), slice(5, 6)):

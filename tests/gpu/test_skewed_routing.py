@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from no_wait import no_wait
 from test_variants import MODEL, SLOW, _ignore
 
 from bench.cases import Case
@@ -90,9 +91,5 @@ def test_room_at_each_expert_is_enough_for_the_hottest() -> None:
 def test_issuing_never_waits_for_the_host() -> None:
     run = _target(ROUTINGS[0], "nvfp4", LOCAL).run(Variant("triton"), _ignore)
     run()
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_wait():
         run()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")

@@ -4,6 +4,7 @@ from statistics import median
 
 import pytest
 import torch
+from no_wait import no_wait
 
 from bench.cases import Case
 from bench.correctness import errors
@@ -69,12 +70,8 @@ def test_communication_is_hidden_behind_compute_and_issuing_never_waits() -> Non
         run()
     taken_s = {role: median(timer.time_s(run) for _ in range(10)) for role, run in runs.items()}
     assert taken_s["T2o"] < 0.9 * taken_s["T2s"], taken_s
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_wait():
         runs["T2o"]()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_nothing_is_retained_after_a_run_and_a_split_needs_less_memory() -> None:

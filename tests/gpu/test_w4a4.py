@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from no_wait import no_wait
 from torch import Tensor
 
 from bench.cases import Case
@@ -161,9 +162,5 @@ def test_issuing_never_waits_for_the_device() -> None:
     for experts in ("torch", "triton"):
         run = target.run(Variant(experts), _ignore)
         run()
-        torch.cuda.synchronize()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        with no_wait():
             run()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from no_wait import no_wait
 from test_variants import SLOW, _ignore
 
 from bench.cases import Case
@@ -56,12 +57,8 @@ def test_micro_batches_without_tokens_have_room_and_change_nothing() -> None:
 def test_issuing_never_waits_for_the_counts() -> None:
     run = _target(512).run(replace(APART, max_tokens_per_rank=1024), _ignore)
     run()
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_wait():
         run()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_activations_are_as_large_as_the_plan_says() -> None:
