@@ -133,10 +133,7 @@ def _recorded(run: Run) -> dict[str, object]:
 def _nothing(base: Run, new: Run, axis: Axis | None, between: Between) -> str:
     if axis is None:
         return f"{base.path} and {new.path}: nothing to compare, {base.path} timed no overlapped variant"
-    order = ", ".join(axis.values)
-    return (
-        f"{base.path} and {new.path}: nothing to compare across {axis.name}, BASE's must come before NEW's in {order}"
-    )
+    return f"{base.path} and {new.path}: nothing to compare across {axis.name}, {axis.order}"
 
 
 def _sections(changes: Sequence[Change]) -> tuple[Section, ...]:

@@ -24,6 +24,7 @@ VERBS = {
     "compare": "Say whether TBO on beats TBO off in a run, or what changed between two runs.",
     "report": "Write a run's report again from its results.",
     "export": "Write a run's results as one CSV or Parquet table.",
+    "calibrate": "Write a run's measured link as a table that one GPU stands in for it with.",
     "profile": "Profile one case, TBO off beside TBO on, and say what it shows.",
     "analyze": "Say how much communication a profile hides, and what the GPU waited for.",
 }

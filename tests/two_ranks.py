@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.results import Trial
@@ -13,7 +14,23 @@ from bench.running.worker_process import worker_environment
 FOUND_S = 60.0
 
 
-def start(folder: Path, device: str, case: str, variant: str, round_min: str = "1 ms") -> subprocess.Popen[str]:
+ALONE = ("-m", "bench.cli", "sweep", "two.yaml", "--nproc", "2")
+BY_TORCHRUN = (
+    "-m",
+    "torch.distributed.run",
+    "--standalone",
+    "--nproc-per-node",
+    "2",
+    "-m",
+    "bench.cli",
+    "sweep",
+    "two.yaml",
+)
+
+
+def start(
+    folder: Path, device: str, case: str, variant: str, round_min: str = "1 ms", words: Sequence[str] = ALONE
+) -> subprocess.Popen[str]:
     """Begin it.
 
     Args:
@@ -22,6 +39,7 @@ def start(folder: Path, device: str, case: str, variant: str, round_min: str = "
         case: the sweep file's ``case`` without its ep_size, layers and link, as a YAML mapping's inside.
         variant: one entry of ``variants``, likewise.
         round_min: of ``measure``; a long one gives the time to interfere.
+        words: how Python is to start it.
     """
     (folder / "two.yaml").write_text(
         "# Question: do two processes agree?\n"
@@ -30,9 +48,8 @@ def start(folder: Path, device: str, case: str, variant: str, round_min: str = "
         f"variants: [{{{variant}}}]\n"
         f"measure: {{passes: 1, rounds: 2, round_min: {round_min}, warm_up: 1 ms, case_limit: 60 s}}\n"
     )
-    arguments = ["sweep", "two.yaml", "--nproc", "2", "--device", device, "--out", "run"]
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "bench.cli", *arguments],
+        [sys.executable, "-P", *words, "--device", device, "--out", "run"],
         cwd=folder,
         env=worker_environment() | {"OMP_NUM_THREADS": "1", "TMPDIR": str(folder)},
         stdout=subprocess.PIPE,

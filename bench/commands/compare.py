@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--filter", "filter_text", metavar="KEY=VALUE,...", help="Only these cases and variants.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of tables.")
 @click.option("--gate", is_flag=True, help="Exit 1 on a regression, 3 if undecided, 4 if not comparable.")
-@click.option("--across", metavar="AXIS", help="Compare cases that differ along AXIS: precision.")
+@click.option("--across", metavar="AXIS", help="Compare cases that differ along AXIS: precision, link.")
 @click.option("--absolute", is_flag=True, help="Let times end the gate too, not TBO's speed-up alone.")
 @click.option("--anyway", is_flag=True, help="Compare runs of different machines or timers, with that doubt.")
 @no_collecting()

@@ -21,6 +21,7 @@ from bench.render.progress import SweepProgress
 from bench.running import resume, run_writer
 from bench.running.failures import Failure, failures
 from bench.running.interrupts import leave, on_interrupt
+from bench.running.launched import launched, ranks_asked_for
 from bench.running.messages import Ready
 from bench.running.probe import DeviceChoice, probe
 from bench.running.run_writer import RunWriter
@@ -34,10 +35,16 @@ from bench.running.supervisor import Sweep, supervise
 @click.option("--resume", "go_on", is_flag=True, help="Go on in --out: what is missing, failed, or has other variants.")
 @click.option("--filter", "terms", metavar="KEY=VALUE,...", help="Only these: tokens=1024,engine=streams.")
 @device_option
-@click.option("--nproc", type=click.IntRange(1), default=1, help="Processes, one a rank and GPU (link collective).")
+@click.option("--nproc", type=click.IntRange(1), help="Processes, one a rank and GPU (link collective).  [default: 1]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
 def command(
-    config: Path, out: Path | None, go_on: bool, terms: str | None, device: DeviceChoice, nproc: int, as_json: bool
+    config: Path,
+    out: Path | None,
+    go_on: bool,
+    terms: str | None,
+    device: DeviceChoice,
+    nproc: int | None,
+    as_json: bool,
 ) -> int:
     """Measure TBO off against TBO on for every case of the sweep file CONFIG.
 
@@ -45,17 +52,21 @@ def command(
     """
     if go_on and out is None:
         raise BenchError("--resume: needs --out DIR, the run folder to go on in")
+    found = launched(os.environ)
+    if found and found.rank:
+        return Exit.DONE  # rank 0 of this host starts the workers of all ranks, anew in every pass
+    ranks = ranks_asked_for(nproc, found)
     with on_interrupt(leave):
         sweep, ignored = use_tbo.with_variants(load(config), os.environ)
         for line in filter(None, (which(config), ignored)):
             click.echo(line, err=True)
         every_case = expand(sweep)
         cases = filters.select(every_case, terms)
-        ready = of_ranks(probe(device), nproc)
+        ready = of_ranks(probe(device), ranks)
         refuse_if_nothing_runs(cases, ready.machine)
         with run_writer.resume(out, config) if go_on and out else run_writer.create(out, config) as run:
             again = ["bench", "sweep", str(config), "--out", str(run.path), "--resume", "--device", device]
-            again += ["--nproc", str(nproc)] if nproc > 1 else []
+            again += ["--nproc", str(ranks)] if ranks > 1 else []
             todo = _todo(run, sweep, every_case, cases, ready)
             _say_plan(run, cases, todo, ready)
             names = case_names(every_case)

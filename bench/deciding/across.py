@@ -1,8 +1,8 @@
 """Which row of NEW stands against which row of BASE: the same case and variant, or one that differs along an axis."""
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import Protocol, get_args
 
 from bench.errors import BenchError
 from bench.hints import not_allowed
@@ -21,45 +21,62 @@ class Place:
     variant: Variant
 
 
-@dataclass(frozen=True)
-class Axis:
-    """A field of Workload along which two cases may differ and still be compared."""
+class Axis(Protocol):
+    """What two cases may differ in and still be compared."""
 
     name: str
-    values: tuple[str, ...]
-    """In the order in which they stand against one another: BASE's comes before NEW's, so that one folder that holds
-    several gives each pair once."""
-    without: Callable[[Workload], Workload]
-    """The workload with this axis, and the fields that follow it, set to one value."""
-    usual_experts: Callable[[Workload], str]
-    """The backend a sweep takes for this workload: it may follow the axis."""
+    order: str
+    """What ``later`` asks of BASE and NEW, in words."""
 
-    def value(self, workload: Workload) -> str:
-        return str(getattr(workload, self.name))
+    def value(self, place: Place) -> str:
+        """Where on the axis it stands."""
 
-    def later(self, value: str) -> tuple[str, ...]:
-        """Values that may stand against ``value`` of BASE."""
-        return self.values[self.values.index(value) + 1 :]
+    def later(self, value: str, held: Iterable[str]) -> tuple[str, ...]:
+        """Of the values that NEW holds, those that may stand against ``value`` of BASE."""
 
     def keys(self, place: Place) -> Iterable[Hashable]:
-        """Equal where places differ along this axis alone; best match first: the same backend, then each usual one."""
-        workload = self.without(place.workload)
+        """Equal where places differ along this axis alone; best match first."""
+
+
+class AcrossPrecision:
+    """The same work in fewer bits."""
+
+    name = "precision"
+    order = f"BASE's must come before NEW's in {', '.join(get_args(Precision))}"
+    """One folder that holds several gives each pair once."""
+
+    def value(self, place: Place) -> str:
+        return place.workload.precision
+
+    def later(self, value: str, held: Iterable[str]) -> tuple[str, ...]:
+        known: tuple[str, ...] = get_args(Precision)
+        return tuple(later for later in known[known.index(value) + 1 :] if later in held)
+
+    def keys(self, place: Place) -> Iterable[Hashable]:
+        """The same backend, then each precision's usual one: it follows the axis."""
+        workload = replace(place.workload, precision="bf16", dispatch_dtype="bf16")
         yield workload, place.link, place.variant
-        if place.variant.experts == self.usual_experts(place.workload):
+        if place.variant.experts == default_experts(place.workload.precision):
             yield workload, place.link, replace(place.variant, experts=default_experts("bf16")), "usual experts"
 
 
-AXES = {
-    axis.name: axis
-    for axis in (
-        Axis(
-            "precision",
-            get_args(Precision),
-            without=lambda workload: replace(workload, precision="bf16", dispatch_dtype="bf16"),
-            usual_experts=lambda workload: default_experts(workload.precision),
-        ),
-    )
-}
+class AcrossLink:
+    """The same work over another link: a real one against the stand-in that was fitted to it."""
+
+    name = "link"
+    order = "they must name different links"
+
+    def value(self, place: Place) -> str:
+        return place.link.name
+
+    def later(self, value: str, held: Iterable[str]) -> tuple[str, ...]:
+        return tuple(sorted({other for other in held if other != value}))
+
+    def keys(self, place: Place) -> Iterable[Hashable]:
+        yield place.workload, place.variant
+
+
+AXES: dict[str, Axis] = {axis.name: axis for axis in (AcrossPrecision(), AcrossLink())}
 
 
 def axis_named(name: str | None) -> Axis | None:
@@ -90,22 +107,21 @@ def pair(base: Sequence[Place], new: Sequence[Place], axis: Axis | None) -> Pair
     """Each row of BASE with its counterpart in NEW; along an axis with one at each later value that NEW holds."""
     index: dict[tuple[str | None, Hashable], Place] = {}
     for place in new:
-        value = axis.value(place.workload) if axis else None
+        value = axis.value(place) if axis else None
         for key in _keys(place, axis):
             index.setdefault((value, key), place)
-    held = {value for value, _ in index}
+    held = [value for value in dict.fromkeys(value for value, _ in index) if value is not None]
     pairs, missing = [], []
     for place in base:
-        targets = [v for v in axis.later(axis.value(place.workload)) if v in held] if axis else [None]
-        for value in targets:
+        for value in axis.later(axis.value(place), held) if axis else [None]:
             found = next((index[value, key] for key in _keys(place, axis) if (value, key) in index), None)
             if found is None:
                 missing.append((place, value))
             else:
                 pairs.append((place, found))
     used = {found for _, found in pairs}
-    reachable = {value for place in base for value in (axis.later(axis.value(place.workload)) if axis else ())}
-    lonely = [p for p in new if p not in used and (axis is None or axis.value(p.workload) in reachable)]
+    reachable = {value for place in base for value in (axis.later(axis.value(place), held) if axis else ())}
+    lonely = [p for p in new if p not in used and (axis is None or axis.value(p) in reachable)]
     return Pairing(tuple(pairs), tuple(missing), tuple(lonely))
 
 

@@ -166,7 +166,7 @@ def _not_timed(at: Place, there: Place, passes: Sequence[Trial], axis: Axis | No
         if bad:
             first = next(iter(bad.values()))
             alike = tuple(p for p, m in bad.items() if m.status is first.status)
-            value = axis.value(there.workload) if axis else None
+            value = axis.value(there) if axis else None
             return NotCompared(at, value, variant.role, first.status, first.reason, alike)
     return None
 

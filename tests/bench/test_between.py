@@ -20,6 +20,7 @@ from bench.deciding.welch import Difference
 from bench.errors import BenchError, Exit
 from bench.measure.settings import MeasureSettings
 from bench.results import Measurement, Status, Trial
+from moe_impl.links import COLLECTIVE
 from moe_impl.options import ExpertsName, Precision, Variant, Workload, default_experts
 from moe_impl.support import TBO_OFF
 
@@ -274,12 +275,24 @@ def test_across_precision_nothing_else_may_differ() -> None:
 
 
 def test_every_precision_may_stand_on_both_sides_but_the_ends() -> None:
-    assert PRECISION.later("bf16") == ("fp8", "nvfp4-w4a16", "nvfp4")
-    assert PRECISION.later("nvfp4") == ()
+    every = ("nvfp4", "fp8", "bf16", "nvfp4-w4a16")
+    assert PRECISION.later("bf16", every) == ("fp8", "nvfp4-w4a16", "nvfp4")
+    assert PRECISION.later("bf16", ("nvfp4",)) == ("nvfp4",)
+    assert PRECISION.later("nvfp4", every) == ()
+
+
+def test_across_link_the_same_work_and_variant_over_another_link() -> None:
+    real = [replace(place, link=COLLECTIVE) for place in places("bf16", "nvfp4")]
+    found = pair(real, places("nvfp4", "bf16"), axis_named("link"))
+    assert told(found.pairs) == ["bf16 torch - bf16 torch", "nvfp4 triton - nvfp4 triton"]
+    assert all(base.link == COLLECTIVE and new.link.transport == "paced" for base, new in found.pairs)
+    assert pair(real, real, axis_named("link")).pairs == ()
 
 
 def test_an_unknown_axis_is_refused_in_one_line() -> None:
-    with pytest.raises(BenchError, match=r"^--across: found precison, did you mean precision\? allowed: precision$"):
+    with pytest.raises(
+        BenchError, match=r"^--across: found precison, did you mean precision\? allowed: precision, link$"
+    ):
         axis_named("precison")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from small_sweep import FAKE_WORKER, SWEEP_FILE, Script
 from synthetic import H100
-from two_ranks import other_rank_at_work, start, trials
+from two_ranks import BY_TORCHRUN, other_rank_at_work, start, trials
 
 from bench import cli
 from bench.commands import sweep
@@ -48,6 +48,16 @@ def test_two_processes_measure_every_case_together(tmp_path: Path) -> None:
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["group"] == {"nproc": 2, "backend": "gloo"}
     assert environment["machine"]["ranks"] == 2
+
+
+def test_ranks_that_torchrun_started_are_joined(tmp_path: Path) -> None:
+    done = start(tmp_path, "cpu", f"{CASE}, tokens: 5", "split_factor: 2", words=BY_TORCHRUN)
+    _, err = done.communicate(timeout=120)
+    assert done.returncode == Exit.DONE, err
+    assert err.count("2 ranks, each on ") == 1, "one sweep, not one a process"
+    [trial] = trials(tmp_path)
+    assert trial.machine.ranks == 2
+    assert {m.status for m in trial.measurements} == {Status.OK}
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")
