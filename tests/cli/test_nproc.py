@@ -178,4 +178,4 @@ def test_the_config_for_two_gpus_runs_on_two_gpus(bench: Bench, script: Script) 
     script.machine = H100
     code, out, _ = bench("plan multigpu-nccl --nproc 2")
     assert code == Exit.DONE
-    assert out.startswith("14 cases, 98 variants, 5 passes: all cases run here, about ")
+    assert out.startswith("14 cases, 98 variants, 3 passes: all cases run here, about ")
