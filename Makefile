@@ -40,11 +40,14 @@ check: $(READY) ## lint, format, types, import contracts, what is unsafe
 	$(VENV)/lint-imports
 	$(VENV)/bandit -q -c pyproject.toml -r bench moe_impl tools
 
-soak: $(READY) ## robustness for hours: ten times the damaged files and kills, 10,000 iterations of every engine
-	BENCH_SOAK=1 $(VENV)/python -m pytest -s tests/robustness
+SOAKED := tests/robustness tests/moe_impl/test_fuzzed_lanes.py tests/gpu/test_fuzzed_streams.py \
+	tests/gpu/test_soak_on_gpu.py tests/gpu/test_faulted_sweep.py
+
+soak: $(GPU_NEEDS) ## all damaged files, kills, fuzzed schedules; every engine 10,000 times, 20,000 on a GPU
+	BENCH_SOAK=1 PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(GPU_PYTHON) -m pytest -s $(SOAKED)
 
 audit: $(READY) ## known vulnerabilities of what is installed (asks PyPI)
-	$(VENV)/pip-audit --skip-editable
+	$(VENV)/python tools/audit.py
 
 wheel-test: $(READY) ## build the wheel, install it elsewhere, run the smoke sweep from /
 	$(VENV)/python tools/wheel_test.py

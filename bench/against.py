@@ -55,6 +55,13 @@ class Against:
     def on_cpu(self) -> bool:
         return all(machine.device == "cpu" for machine in self.machines)
 
+    @property
+    def code(self) -> Exit:
+        """What the program ends with: the gate's, or whether anything could be compared."""
+        if self.gate is not None:
+            return self.gate
+        return Exit.DONE if self.between.changes else Exit.NOT_COMPARABLE
+
 
 def build(
     base: Run,

@@ -87,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # here, where a closed pipe can still be caught
     except BenchError as error:
         for problem in error.problems:
-            print(f"error: {printable(problem)}", file=sys.stderr)
+            in_one_line = problem.replace("\n", "\\n")  # a key of a sweep file may have two lines
+            print(f"error: {printable(in_one_line)}", file=sys.stderr)
         return int(error.code)
     except click.ClickException as error:
         _show_usage_error(error)
@@ -160,8 +161,11 @@ def _kept_traceback() -> str:
     if os.environ.get("BENCH_TRACEBACK") == "1":
         traceback.print_exc()
         return "the traceback is above"
-    with tempfile.NamedTemporaryFile("w", prefix="bench-traceback-", suffix=".txt", delete=False) as file:
-        traceback.print_exc(file=file)
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="bench-traceback-", suffix=".txt", delete=False) as file:
+            traceback.print_exc(file=file)
+    except OSError as error:
+        return f"its traceback cannot be kept: {error.strerror or error} (BENCH_TRACEBACK=1 prints it)"
     return f"the traceback is in {file.name} (BENCH_TRACEBACK=1 prints it)"
 
 

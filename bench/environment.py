@@ -12,7 +12,7 @@ import torch
 
 from bench.errors import BenchError
 from bench.telemetry import Gpu, NvmlSilentError
-from bench.version import checkout, version
+from bench.version import checkout, source, version
 from moe_impl.options import Machine
 
 OLDEST_TORCH = (2, 9)
@@ -89,7 +89,7 @@ def processor_name() -> str:
 def environment(device: torch.device) -> dict[str, Any]:
     """For environment.json: versions, device, driver and settings."""
     found: dict[str, Any] = {
-        "bench": {"version": version(), "checkout": checkout()},
+        "bench": {"version": version(), "checkout": checkout(), "source": source()},
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "packages": {package: installed(package) for package in PACKAGES},

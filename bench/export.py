@@ -134,6 +134,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("min_s", "float64", _of_samples(min)),
     Column("max_s", "float64", _of_samples(max)),
     Column("speedup", "float64", _speedup),
+    Column("alone_s", "float64", _part("alone_s")),
     Column("relative_error", "float64", _part("check.relative_error")),
     Column("tolerance", "float64", _part("check.tolerance")),
     Column("check_passed", "boolean", _part("check.passed")),

@@ -25,8 +25,9 @@ CASE_KEYS: dict[str, Callable[[Case], str]] = {
 }
 VARIANT_KEYS: dict[str, Callable[[Variant], str]] = {
     **{field.name: _text_of(field.name) for field in fields(Variant)},
-    # T1 and T2s have an order for form's sake only
+    # T1 and T2s have these for form's sake only
     "order": lambda variant: variant.order if variant.role == "T2o" else "",
+    "comm_priority": lambda variant: variant.comm_priority if variant.role == "T2o" else "",
 }
 """Key -> how a case or variant spells it: every field of Workload and Variant, and the link's name; empty for None."""
 

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 
 
 def did_you_mean(found: str, allowed: Iterable[str]) -> str:
-    """``", did you mean tokens?"``, or nothing where no allowed name is near."""
+    """``", did you mean tokens?"``, or nothing where no allowed name is near, or the name itself is what was found."""
     names = {name.lower(): name for name in allowed}
     near = difflib.get_close_matches(found.lower(), names, n=1, cutoff=0.75)
-    return f", did you mean {names[near[0]]}?" if near else ""
+    return f", did you mean {names[near[0]]}?" if near and names[near[0]] != found else ""
 
 
 def not_allowed(found: str, allowed: Iterable[str]) -> str:

@@ -13,10 +13,12 @@ from torch import Tensor
 from bench import correctness, telemetry
 from bench.cases import Case
 from bench.identity import variant_id
-from bench.measure import retention
-from bench.measure.jitter import delaying, schedule_spread
+from bench.measure import l2, retention
+from bench.measure.device_span import device_works
+from bench.measure.jitter import captured_spread, delaying, schedule_spread
 from bench.measure.peers import ALONE, Peers
 from bench.measure.protocol import Samples, measure
+from bench.measure.repeat import alone_until_steady, disagreement
 from bench.measure.settings import MeasureSettings
 from bench.measure.stages import PERTURBED_BEYOND, stage_times
 from bench.measure.timer import Timer
@@ -28,6 +30,8 @@ from bench.telemetry import GpuState
 from moe_impl import support
 from moe_impl.options import Machine, Variant
 from moe_impl.variant_run import VariantRun
+
+COLD = "L2 flushed before every sample"
 
 
 class CaseFailureError(Exception):
@@ -55,6 +59,11 @@ class PassContext:
     """What decides which collective comes next is asked here, never of one rank alone."""
     gpu_now: Callable[[], GpuState | None] = lambda: None
     """This rank's GPU's state; None without one, and where NVML is silent."""
+
+    @property
+    def flushes(self) -> bool:
+        """Whether samples begin with a cold L2 cache: a GPU's alone can be emptied."""
+        return self.settings.cold_l2 and self.device.type == "cuda"
 
 
 @dataclass
@@ -119,11 +128,13 @@ class CaseRun:
                         self._build_again(target, variant, self.context.progress.of(index))
             measuring_s = time.perf_counter()
             self._measure()
+            self._repeat_if_doubtful()
             measured_s = time.perf_counter() - measuring_s
             for variant in self.case.variants:
                 if variant_id(variant) in self.checked:
                     self._begin("stages", variant)
                     self._stamp(target, variant)
+            self._cross_check()
             traffic = target.traffic(self.context.peers)
             self.context.peers.align()  # a rank that fails must find the others in the same case
         except Exception as error:  # whatever it is, the supervisor must learn where it happened
@@ -155,8 +166,8 @@ class CaseRun:
     def _check(self, target: Target, variant: Variant, progress: Callable[[int], None]) -> None:
         """Against the oracle on the run's own inputs, then against the variants it must agree with; on all ranks."""
         peers = self.context.peers
-        target.poison(variant)
         run = target.run(variant, progress)
+        target.poison(variant)
         final_TH, traces = run.traced()
         this = _Checked(run, final_TH, traces[0].y_TH)
         unsplit = self.checked.get(variant_id(variant.unsplit()))
@@ -172,11 +183,15 @@ class CaseRun:
         spread = None
         if not wrong and variant.role == "T2o":
             draw = random.Random(self.context.pass_index * peers.size + peers.rank)
-            spread = schedule_spread(target.run(variant, delaying(progress, draw)), final_TH)
+            if run.captured:
+                spread = captured_spread(run, final_TH, draw)
+            else:
+                spread = schedule_spread(target.run(variant, delaying(progress, draw)), final_TH)
             spread = replace(spread, largest_difference=max(peers.gather(spread.largest_difference)))
             if target.deterministic(variant) and spread.largest_difference:
-                wrong = f"its output changes by {spread.largest_difference:.1e} with the host's timing: a race?"
+                wrong = f"its output changes by {spread.largest_difference:.1e} with the timing of its ops: a race?"
         labels = support.labels(self.case.workload, self.case.link, variant, self.context.machine)
+        labels += (COLD,) if self.context.flushes else ()
         limits = support.limits(self.case.workload, variant, self.context.machine)
         status = Status.INCORRECT if wrong else Status.OK
         ran = run.schedule.num_ubatches
@@ -191,6 +206,7 @@ class CaseRun:
             spread=spread,
         )
         if not wrong:
+            run.ready()
             self.checked[variant_id(variant)] = this
 
     def _build_again(self, target: Target, variant: Variant, progress: Callable[[int], None]) -> None:
@@ -199,7 +215,9 @@ class CaseRun:
         if key in self.checked:
             first = self.outcome[key]
             again = Measurement(variant, Status.OK, labels=first.labels, limits=first.limits)
-            self.off_again[f"{key} again"] = _Again(key, target.run(variant, progress), again)
+            run = target.run(variant, progress)
+            run.ready()
+            self.off_again[f"{key} again"] = _Again(key, run, again)
 
     def _disagreement(self, target: Target, variant: Variant, this: _Checked, unsplit: _Checked | None) -> str | None:
         """What a backend's own promises say about two runs of the same workload."""
@@ -238,13 +256,25 @@ class CaseRun:
             self.telemetry += [] if state is None else [state]
 
         context, peers = self.context, self.context.peers
+        flush = self._flush()
+        warm = None
+        if flush is not None:
+            warm = peers.complaint(l2.unproved(flush, context.timer.device_time_s, context.device))
         calls = {key: keeping(this) for key, this in (self.checked | self.off_again).items()}
         samples = measure(
-            calls, context.timer, context.settings, announce, context.pass_index, peers, self._baselines(), watch
+            calls,
+            context.timer,
+            context.settings,
+            announce,
+            context.pass_index,
+            peers,
+            self._baselines(),
+            watch,
+            flush or no_flush,
         )
         slowed = telemetry.slowed(peers.gather(self.telemetry))
         for samples_of_one in samples.values():
-            samples_of_one.doubts += slowed
+            samples_of_one.doubts += [*slowed, *([] if warm is None else [warm])]
         for key, again in self.off_again.items():
             checked_TH = self.checked[again.variant_id].final_TH
             again.measurement = self._timed(again.measurement, samples[key], again.last_timed_TH, checked_TH)
@@ -252,6 +282,34 @@ class CaseRun:
             self.outcome[key] = self._timed(self.outcome[key], samples[key], this.last_timed_TH, this.final_TH)
             if self.outcome[key].status is not Status.OK:
                 del self.checked[key]
+
+    def _repeat_if_doubtful(self) -> None:
+        """Where some rank doubts a variant, time all once more, each alone until steady, and say what that changes."""
+        context, peers = self.context, self.context.peers
+        doubtful = any(self.outcome[key].flags for key in self.checked)
+        if not context.settings.repeat_doubtful or not context.settings.warm_up_s or peers.agree(not doubtful):
+            return
+        alone = alone_until_steady(
+            {key: this.run for key, this in self.checked.items()},
+            context.timer,
+            context.settings,
+            lambda detail, current: self._announce("measure", current, detail),
+            peers,
+            self._flush() or no_flush,
+        )
+        baselines = self._baselines()
+        for key, found in alone.items():
+            this, off_key = self.outcome[key], baselines.get(key)
+            said = [found.doubt]
+            if off_key is not None:
+                turns_s = self.outcome[off_key].samples_s, this.samples_s
+                said.append(disagreement(alone[off_key], found, *turns_s, context.settings.same_within))
+            doubts = tuple(doubt for doubt in said if doubt is not None)
+            self.outcome[key] = replace(this, alone_s=found.median_s, flags=(*this.flags, *doubts))
+
+    def _flush(self) -> l2.L2Flush | None:
+        """Empties the L2 cache. Made once the inputs are built: what is allocated later would be in it."""
+        return l2.L2Flush(self.context.device) if self.context.flushes else None
 
     def _baselines(self) -> dict[str, str]:
         """Key of everything that is timed -> key of the T1 it is compared with, where that is timed too."""
@@ -272,7 +330,8 @@ class CaseRun:
 
     def _stamp(self, target: Target, variant: Variant) -> None:
         key, peers = variant_id(variant), self.context.peers
-        stages, memory = target.watching_memory(lambda: stage_times(self.checked[key].run, self.context.device, peers))
+        run = self.checked[key].run
+        stages, memory = target.watching_memory(lambda: stage_times(run, self.context.device, peers), run.pool_bytes)
         memory = peers.most(memory)
         timed_s = median(self.outcome[key].samples_s)
         flags = self.outcome[key].flags
@@ -281,6 +340,23 @@ class CaseRun:
         if memory is not None and memory.retained_bytes > 0:
             flags = (*flags, retention.said(memory.retained_bytes, retention.retained_sites(self.checked[key].run)))
         self.outcome[key] = replace(self.outcome[key], stages=stages, memory=memory, flags=flags)
+
+    def _cross_check(self) -> None:
+        """The timer against the profiler's span, on this rank; in the last pass: a profiler may slow what follows."""
+        context = self.context
+        last = context.pass_index == context.settings.passes - 1
+        if not (context.settings.cross_check and last and context.device.type == "cuda" and self.checked):
+            return
+        self._begin("stages")
+        calls = {key: this.run for key, this in self.checked.items()}
+        for key, work in device_works(calls, context.timer, context.peers).items():
+            said = work.disagreement()
+            flags = self.outcome[key].flags if said is None else (*self.outcome[key].flags, said)
+            self.outcome[key] = replace(self.outcome[key], device_work=work, flags=flags)
+
+
+def no_flush() -> None:
+    """Samples begin with whatever the cache holds."""
 
 
 def with_samples(measurement: Measurement, samples: Samples) -> Measurement:

@@ -49,7 +49,8 @@ T = TypeVar("T")
 
 
 NO_TIMES: dict[str, Any] = {
-    "check": None, "places": (), "rounds": (), "stages": None, "memory": None, "spread": None
+    "check": None, "places": (), "rounds": (), "stages": None, "memory": None, "spread": None,
+    "alone_s": None,
 }  # fmt: skip
 """Fields of a Measurement, and what they are without a value."""
 
@@ -84,6 +85,8 @@ class QuickReader:
             if values.pop("variant_id") != variant_id(m.variant) or values.pop("role") != m.variant.role:
                 return None
             values |= {name: self._one(values[name]) for name in ("variant", "flags", "labels", "limits")}
+            if (work := values["device_work"]) is not None:
+                values["device_work"] = replace(work, kernels=self._one(work.kernels))
             measurements.append(Measurement(**values))
         values = vars(stored).copy()
         del values["schema"], values["case"]

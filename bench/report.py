@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any, Protocol
 
 from bench import filters
+from bench.added_cases import FACTORS, Added, base_of, scaled
 from bench.cases import Case, expand
 from bench.config.spec import SweepConfig
 from bench.deciding import join
@@ -18,14 +19,17 @@ from bench.deciding.break_even import BreakEven, break_evens
 from bench.deciding.compare import Comparison, compare_off_on
 from bench.deciding.decompose import decompose
 from bench.deciding.fits import fits
+from bench.deciding.gpu_states import gpu_states
 from bench.deciding.join import Series
 from bench.deciding.off_against_off import off_against_off
+from bench.deciding.stage_rates import stage_rates
 from bench.deciding.step import step
+from bench.deciding.tuned import tuned
 from bench.errors import BenchError, Exit
 from bench.identity import variant_id
-from bench.naming import case_names
+from bench.naming import case_names, terms_for, varying
 from bench.profiling.kept import profiles_of
-from bench.report_model import Checks, Coverage, NoiseFloor, NotTimed, Panel, ReportModel, Row, Section
+from bench.report_model import Checks, Coverage, NoiseFloor, NotTimed, Panel, ReportModel, Row, Section, WhatIf
 from bench.results import Status, Trial
 from bench.run_folder import CONFIG
 from moe_impl.options import Machine, Variant
@@ -79,11 +83,18 @@ def build(run: Run, trials: Sequence[Trial] | None = None) -> ReportModel:
     if not trials:
         raise BenchError(f"{run.path}: no results yet; nothing to compare", code=Exit.NOT_COMPARABLE)
     config = run.config()
-    cases = join.by_case(trials)
-    comparisons = compare_off_on(trials, config.measure)
-    rows = [_row(cases, comparison) for comparison in comparisons]
-    sections = [_section(answer, rows) for answer in break_evens(comparisons)]
-    config_path = str(run.path / CONFIG)
+    listed = config.case.link
+    elsewhere = [trial for trial in trials if base_of(trial.link, listed) is not None]
+    # a --filter may leave nothing else: then these are the table
+    base = [trial for trial in trials if base_of(trial.link, listed) is None] or trials
+    cases = join.by_case(base)
+    comparisons = compare_off_on(base, config.measure)
+    # a family of their own as to false discoveries: nobody's verdict hangs on how many what-ifs were measured
+    what_ifs = compare_off_on(elsewhere, config.measure)
+    ceilings = run.environment().get("ceilings") or {}
+    rows = [_row(cases, comparison, ceilings) for comparison in comparisons]
+    again = _Again(run, expand(config), trials[0].machine)
+    sections = [_section(answer, rows, what_ifs, again) for answer in break_evens(comparisons)]
     timelines, unreadable = profiles_of(run.path)
     return ReportModel(
         run=str(run.path),
@@ -92,8 +103,8 @@ def build(run: Run, trials: Sequence[Trial] | None = None) -> ReportModel:
         measure=config.measure,
         passes=len({trial.pass_index for trial in trials}),
         sections=tuple(sections),
-        panels=_panels(sections),
-        not_timed=tuple(_not_timed(cases.values(), run.path)),
+        panels=_panels(sections, again),
+        not_timed=tuple(_not_timed(join.by_case(trials).values(), run.path)),
         noise=_noise(comparisons),
         checks=_checks(trials),
         coverage=_coverage(trials, config),
@@ -101,7 +112,7 @@ def build(run: Run, trials: Sequence[Trial] | None = None) -> ReportModel:
         commands=tuple(
             shlex.join(words)
             for words in (
-                ["bench", "sweep", config_path, *_nproc(trials[0].machine)],
+                again.words,
                 ["bench", "compare", str(run.path)],
                 ["bench", "report", str(run.path)],
             )
@@ -110,17 +121,22 @@ def build(run: Run, trials: Sequence[Trial] | None = None) -> ReportModel:
         timelines=timelines,
         unreadable=unreadable,
         best_splits=best_splits(cases, comparisons, config.measure),
+        tuned=tuned(cases, config.measure),
         fits=fits(cases.values()),
-        off_against_off=tuple(off_against_off(trials, config.measure)),
+        off_against_off=tuple(off_against_off(base, config.measure)),
     )
 
 
-def _row(cases: Mapping[str, Sequence[Trial]], comparison: Comparison) -> Row:
+def _row(cases: Mapping[str, Sequence[Trial]], comparison: Comparison, ceilings: Mapping[str, float | None]) -> Row:
     passes = cases[comparison.case_id]
 
     def activations(variant: Variant) -> int | None:
         known = [m.memory.activations_bytes for m in join.timed(passes, variant).values() if m.memory is not None]
         return max(known, default=0) or None
+
+    def skew(variant: Variant) -> float | None:
+        known = [m.rank_skew for m in join.timed(passes, variant).values() if m.rank_skew is not None]
+        return median(known) if known else None
 
     return Row(
         comparison,
@@ -129,10 +145,33 @@ def _row(cases: Mapping[str, Sequence[Trial]], comparison: Comparison) -> Row:
         activations(comparison.variant),
         next((trial.traffic for trial in passes if trial.traffic is not None), None),
         step(comparison),
+        skew(comparison.baseline),
+        skew(comparison.variant),
+        stage_rates(passes, comparison.baseline, ceilings),
+        gpu_states(passes),
     )
 
 
-def _section(answer: BreakEven, rows: Iterable[Row]) -> Section:
+class _Again:
+    """What measures a run's rows again, into a folder of their own.
+
+    Args:
+        run: the run.
+        cases: all that its sweep file asks for.
+        machine: where it ran.
+    """
+
+    def __init__(self, run: Run, cases: Sequence[Case], machine: Machine) -> None:
+        self.words = ["bench", "sweep", str(run.path / CONFIG), *_nproc(machine)]
+        self._cases = cases
+
+    def command(self, rows: Iterable[Row]) -> str:
+        compared = (row.comparison for row in rows)
+        terms = terms_for([Case(one.workload, one.link, (one.variant,)) for one in compared], self._cases)
+        return shlex.join([*self.words, *(["--filter", terms] if terms else [])])
+
+
+def _section(answer: BreakEven, rows: Iterable[Row], what_ifs: Sequence[Comparison], again: _Again) -> Section:
     def series(row: Row) -> Series:
         return join.series_of(row.comparison.workload, row.comparison.link, row.comparison.variant)
 
@@ -144,20 +183,34 @@ def _section(answer: BreakEven, rows: Iterable[Row]) -> Section:
         labels=_distinct(row.comparison.labels for row in mine),
         flags=_distinct(row.comparison.flags for row in mine),
         timers=_distinct(row.comparison.timers for row in mine),
+        what_ifs=tuple(_what_ifs(answer, what_ifs)),
+        command=again.command(mine),
     )
+
+
+def _what_ifs(answer: BreakEven, measured: Sequence[Comparison]) -> Iterable[WhatIf]:
+    verdicts = dict(answer.verdicts)
+    for factor in FACTORS:
+        series = replace(answer.series, link=scaled(answer.series.link, factor))
+        for row in measured:
+            if join.series_of(row.workload, row.link, row.variant) == series and row.workload.tokens in verdicts:
+                yield WhatIf(factor, row, verdicts[row.workload.tokens])
 
 
 ON_ONE_PLOT = frozenset({"precision", "dispatch_dtype"})
 """Series that differ in these alone share a plot."""
 
 
-def _panels(sections: Iterable[Section]) -> tuple[Panel, ...]:
+def _panels(sections: Iterable[Section], again: _Again) -> tuple[Panel, ...]:
     groups: dict[tuple[Any, ...], list[Section]] = {}
     for section in sections:
         workload = section.series.workload
         shared = (getattr(workload, spec.name) for spec in fields(workload) if spec.name not in ON_ONE_PLOT)
         groups.setdefault((section.series.link, *shared), []).append(section)
-    return tuple(Panel(tuple(group)) for group in groups.values())
+    return tuple(
+        Panel(tuple(group), again.command(row for section in group for row in section.rows))
+        for group in groups.values()
+    )
 
 
 NAMED = ("tokens", "precision", "link")
@@ -165,9 +218,12 @@ NAMED = ("tokens", "precision", "link")
 
 def _not_timed(cases: Collection[Sequence[Trial]], run_path: Path) -> Iterable[NotTimed]:
     # a run may hold fewer cases than its config: the axes that vary most are named even where they do not vary here
-    names = case_names([Case(passes[0].workload, passes[0].link, ()) for passes in cases], NAMED)
-    for passes in cases:
-        workload, link = passes[0].workload, passes[0].link
+    alike = [Case(passes[0].workload, passes[0].link, ()) for passes in cases]
+    names, further = case_names(alike, NAMED), [key for key in varying(alike) if key not in NAMED]
+    for passes, case in zip(cases, alike, strict=True):
+        workload, link = case.workload, case.link
+        told = {key: filters.CASE_KEYS[key](case) for key in further}
+        axes = tuple(f"{key}={text}" if text else f"no {key}" for key, text in told.items())
         for variant in join.variants_of(passes):
             outcomes: dict[tuple[Status, str | None], list[int]] = {}
             for pass_index, m in join.measured(passes, variant).items():
@@ -175,7 +231,7 @@ def _not_timed(cases: Collection[Sequence[Trial]], run_path: Path) -> Iterable[N
                     outcomes.setdefault((m.status, m.reason), []).append(pass_index)
             command = _repeat(run_path, passes[0].machine, names[passes[0].case_id], variant)
             for (status, reason), indices in outcomes.items():
-                yield NotTimed(workload, link, variant, status, reason, tuple(indices), command)
+                yield NotTimed(workload, link, variant, status, reason, tuple(indices), command, axes)
 
 
 def _repeat(run_path: Path, machine: Machine, case_name: str, variant: Variant) -> str:
@@ -220,9 +276,12 @@ def _checks(trials: Sequence[Trial]) -> Checks:
     )
 
 
-def _coverage(trials: Iterable[Trial], config: SweepConfig) -> Coverage:
-    """Whether every case of the sweep file is there in every pass, with all its variants."""
-    asked = {case.case_id: {variant_id(variant) for variant in case.variants} for case in expand(config)}
+def _coverage(trials: Sequence[Trial], config: SweepConfig) -> Coverage:
+    """Whether every case of the sweep file, and every one that its rounds added, is there in every pass, with all its
+    variants."""
+    listed = expand(config)
+    cases = [*listed, *Added(listed, config.measure).cases(trials)]
+    asked = {case.case_id: {variant_id(variant) for variant in case.variants} for case in cases}
     mine = [trial for trial in trials if trial.case_id in asked and trial.pass_index < config.measure.passes]
     return Coverage(
         trials=len(mine),

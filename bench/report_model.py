@@ -9,9 +9,12 @@ from bench.deciding.break_even import BreakEven, Kind
 from bench.deciding.compare import Comparison, Verdict
 from bench.deciding.decompose import Decomposition
 from bench.deciding.fits import Fits
+from bench.deciding.gpu_states import GpuStates
 from bench.deciding.join import Series
 from bench.deciding.off_against_off import OffAgainstOff
+from bench.deciding.stage_rates import StageRate
 from bench.deciding.step import Step
+from bench.deciding.tuned import Tuned
 from bench.measure.settings import MeasureSettings
 from bench.profiling.kept import Kept
 from bench.results import FAILURES, Status, Traffic
@@ -33,10 +36,34 @@ class Row:
     traffic: Traffic | None = None
     """The same in every pass; None where nobody counted."""
     step: Step | None = None
+    off_rank_skew: float | None = None
+    """Of T1: (slowest rank - fastest) / slowest, the median over passes; None where one rank ran."""
+    on_rank_skew: float | None = None
+    stage_rates: tuple[StageRate, ...] = ()
+    """Of T1."""
+    gpu: GpuStates | None = None
+    """Of the case, all its variants together; None where nobody asked the GPU."""
 
     @property
     def tokens(self) -> int:
         return self.comparison.workload.tokens
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """A row of a break-even's bracket, with the bandwidth of its modelled link changed."""
+
+    factor: float
+    comparison: Comparison
+    base: Verdict
+    """Of the same row at the link's own bandwidth."""
+
+    @property
+    def flips(self) -> bool | None:
+        """Whether the verdict is another one; None where either is UNDECIDED, which is no verdict."""
+        if Verdict.UNDECIDED in (self.base, self.comparison.verdict):
+            return None
+        return self.comparison.verdict is not self.base
 
 
 @dataclass(frozen=True)
@@ -49,6 +76,24 @@ class Section:
     labels: tuple[str, ...]
     flags: tuple[str, ...]
     timers: tuple[str, ...]
+    what_ifs: tuple[WhatIf, ...] = ()
+    """Rows of the bracket over a slower and a faster link."""
+    command: str = ""
+    """Measures this series again."""
+
+    @property
+    def depends_on_link(self) -> bool | None:
+        """Whether a verdict of the bracket flips with the link's bandwidth; None where that is unknown, or not asked.
+
+        It is unknown where none flips and one of the bracket's what-ifs is UNDECIDED, or was not measured.
+        """
+        flips = [one.flips for one in self.what_ifs]
+        if any(flips):
+            return True
+        factors = {one.factor for one in self.what_ifs}
+        wanted = {(tokens, factor) for tokens in self.break_even.bracket or () for factor in factors}
+        told = {(one.comparison.workload.tokens, one.factor) for one in self.what_ifs if one.flips is not None}
+        return False if wanted and wanted <= told and None not in flips and len(factors) > 1 else None
 
     @property
     def best(self) -> Row | None:
@@ -64,6 +109,8 @@ class Panel:
     """Series that differ in precision and variant alone: one speed-up plot."""
 
     sections: tuple[Section, ...]
+    command: str = ""
+    """Measures them again."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +125,8 @@ class NotTimed:
     passes: tuple[int, ...]
     command: str
     """Runs this variant, its T1 and its T2s again."""
+    axes: tuple[str, ...] = ()
+    """``layers=4``: further fields in which the run's cases differ, beside token count, precision and link."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +200,8 @@ class ReportModel:
     """What is wrong with profiles that are there and cannot be shown, a line each."""
     best_splits: tuple[BestSplit, ...] = ()
     """Of the cases with several split factors."""
+    tuned: tuple[Tuned, ...] = ()
+    """Best setting against best setting, of the cases with something to pick and enough passes."""
     fits: tuple[Fits, ...] = ()
     """Of the series that lacked memory somewhere."""
     off_against_off: tuple[OffAgainstOff, ...] = ()
@@ -170,6 +221,15 @@ class ReportModel:
             return CLAIM_ORDER.index(section.break_even.kind), -(best or 0.0)
 
         return min(self.sections, key=rank, default=None)
+
+    @property
+    def telling(self) -> tuple[Row, ...]:
+        """Rows whose timelines explain the headline best: the one it quotes, and the largest where TBO does not pay."""
+        section = self.headline
+        if section is None or self.on_cpu:
+            return ()
+        last = section.break_even.largest_not_faster
+        return tuple(row for row in section.rows if row is section.best or row.tokens == last)
 
     @property
     def failures(self) -> tuple[NotTimed, ...]:

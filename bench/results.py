@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from bench import stored_rules
+from bench.device_work import DeviceWork
 from bench.identity import case_id, variant_id
 from bench.telemetry import GpuState
 from moe_impl.options import Link, Machine, Role, Variant, Workload
@@ -56,7 +57,8 @@ class Check:
 
 @dataclass(frozen=True)
 class ScheduleSpread:
-    """How far an overlapped variant's output moved over runs with random host delays (bench.measure.jitter)."""
+    """How far an overlapped variant's output moved over runs with random delays before its ops (bench.measure.jitter):
+    of the host, or, launched as a graph, captured with them."""
 
     runs: int
     largest_difference: float
@@ -75,7 +77,11 @@ class StageTimes:
 
 @dataclass(frozen=True)
 class Memory:
-    """Of the device's allocator (0 on a CPU, which has none); weights of all precisions included."""
+    """Of the device's allocator (0 on a CPU, which has none); weights of all precisions included.
+
+    A variant launched as a graph allocates in no iteration: it counts as what its graph keeps reserved for itself,
+    which is more than its tensors need at a time by what the allocator rounds up and cannot fill.
+    """
 
     peak_bytes: int
     """Most allocated during one iteration."""
@@ -111,8 +117,13 @@ class Measurement:
     """None for serial variants."""
     effective_split_factor: int | None = None
     """Micro-batches that it ran with, where that is not ``variant.split_factor``; None = as asked."""
+    device_work: DeviceWork | None = None
+    """Of the last pass, on a GPU, under ``measure: {cross_check: true}``; None elsewhere, and where iterations could
+    not be told apart."""
     rank_skew: float | None = None
     """Median over iterations of (slowest rank - fastest) / slowest, ``samples_s`` being the slowest; None for one."""
+    alone_s: float | None = None
+    """Median of a repeat in steady mode (bench.measure.repeat); None where nothing in the case was doubtful."""
 
     @property
     def variant_id(self) -> str:

@@ -36,6 +36,10 @@ class RunFolder:
         return self.path / CONFIG
 
     @property
+    def environment_path(self) -> Path:
+        return self.path / ENVIRONMENT
+
+    @property
     def worker_log_path(self) -> Path:
         """What the workers and their libraries printed."""
         return self.path / WORKER_LOG
@@ -102,7 +106,7 @@ class RunFolder:
         Raises:
             BenchError: missing or no JSON object.
         """
-        path = self.path / ENVIRONMENT
+        path = self.environment_path
         try:
             stored = json.loads(path.read_bytes(), object_pairs_hook=distinct_keys)
         except (OSError, ValueError, RecursionError) as error:

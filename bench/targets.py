@@ -12,6 +12,7 @@ from bench.measure.peers import ALONE, Peers
 from bench.results import Memory, Traffic
 from moe_impl import costs, rows
 from moe_impl.attention import AttentionLayer, AttentionStandIn, draw_attention
+from moe_impl.captured_run import CapturedRun
 from moe_impl.experts.base import ExpertsBackend, ReadyExperts, backend
 from moe_impl.inputs import Inputs, draw_inputs
 from moe_impl.layer import MoeStages, payload_rows, route_plain
@@ -23,6 +24,8 @@ from moe_impl.weights import LayerWeights, draw_layer
 
 Progress = Callable[[int], None]
 Result = TypeVar("Result")
+SMALL_BLOCK_BYTES, SMALL_BLOCKS = 1 << 20, 16
+"""What torch's allocator gives smaller tensors from, and more of them than a case's index tensors need."""
 SUSTAIN_SLACK = 0.05
 SUSTAIN_SLACK_S = 10e-6
 """A lone transfer may exceed the link's model by this share, and by a kernel's start, before the link counts as
@@ -134,7 +137,8 @@ class Target:
             layout,
             attention=self._attention,
         )
-        return VariantRun(variant, stages, self._inputs.x_TH, progress)
+        kind = CapturedRun if variant.launch == "graph" else VariantRun
+        return kind(variant, stages, self._inputs.x_TH, progress)
 
     def deterministic(self, variant: Variant) -> bool:
         return self._backend(variant).deterministic
@@ -159,17 +163,34 @@ class Target:
         return next_input(trace.x_TH, trace.y_TH)
 
     def poison(self, variant: Variant) -> None:
-        """Fill the memory that the next run will allocate with NaN, so that a value read before it is written shows."""
-        if self.device.type != "cuda":
+        """Fill the memory that the next run will allocate with NaN, so that a value read before it is written shows.
+
+        The allocator keeps memory by stream: what the communication lane allocates (receive buffers under ``exact``,
+        rows packed for a transfer) is filled on that lane, as far as a quarter of the free memory goes. Best called
+        when the run is built, which would else write into what was filled. A captured run fills its own memory.
+        """
+        if self.device.type != "cuda" or variant.launch == "graph":
             return
+        from moe_impl.overlap.cuda_lanes import comm_stream
+
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
-        torch.full(
-            (costs.buffer_bytes(self.workload, variant) // 2,), torch.nan, dtype=torch.bfloat16, device=self.device
-        )
+        size = costs.buffer_bytes(self.workload, variant)
+        fill_with_nan(size, self.device)
+        free, _ = torch.cuda.mem_get_info(self.device)
+        here = torch.cuda.current_stream(self.device).device  # by its index, as the lanes know it
+        with torch.cuda.stream(comm_stream(here, variant.comm_priority)):
+            fill_with_nan(min(size, free // 4), self.device)
+        torch.cuda.synchronize()
 
-    def watching_memory(self, call: Callable[[], Result]) -> tuple[Result, Memory | None]:
-        """Peak and retained bytes of some iterations, by the device's allocator; None on a CPU, which has none."""
+    def watching_memory(
+        self, call: Callable[[], Result], pool_bytes: int | None = None
+    ) -> tuple[Result, Memory | None]:
+        """Peak and retained bytes of some iterations, by the device's allocator; None on a CPU, which has none.
+
+        Args:
+            pool_bytes: what a captured run keeps reserved for itself: its iterations allocate nothing.
+        """
         if self.device.type != "cuda":
             return call(), None
         gc.collect()  # what earlier cases left in cycles must not be freed meanwhile
@@ -178,7 +199,7 @@ class Target:
         torch.cuda.reset_peak_memory_stats()
         result = call()
         torch.cuda.synchronize()
-        peak = torch.cuda.max_memory_allocated()
+        peak = torch.cuda.max_memory_allocated() if pool_bytes is None else before + pool_bytes
         return result, Memory(peak, peak - before, torch.cuda.memory_allocated() - before)
 
     def traffic(self, peers: Peers = ALONE) -> Traffic:
@@ -258,6 +279,13 @@ class Target:
                     f"link cannot sustain the model: {direction} of {num_bytes} bytes takes {taken_s * 1e6:.0f} us, "
                     f"modelled {modelled_s * 1e6:.0f} us; give it more comm_sms or less bandwidth"
                 )
+
+
+def fill_with_nan(num_bytes: int, device: torch.device) -> None:
+    """Memory that the current stream will be given next: one large block, and small ones, which are kept apart."""
+    sizes = (num_bytes, *[SMALL_BLOCK_BYTES] * SMALL_BLOCKS)
+    blocks = [torch.full((size // 2,), torch.nan, dtype=torch.bfloat16, device=device) for size in sizes]
+    del blocks  # all at once, so that none is a part of another
 
 
 class Oracle:

@@ -1,5 +1,6 @@
-"""Which code this is: its version, and in a checkout its commit. Torch-free."""
+"""Which code this is: its version, in a checkout its commit, and everywhere a digest of its text. Torch-free."""
 
+import hashlib
 import importlib.metadata
 import subprocess
 from pathlib import Path
@@ -8,6 +9,7 @@ import bench
 
 ROOT = Path(__file__).parents[1]
 DISTRIBUTION = "moe-tbo-bench"
+PACKAGES = ("bench", "moe_impl")
 GIT_LIMIT_S = 10.0
 
 
@@ -17,6 +19,17 @@ def version() -> str:
         return importlib.metadata.version(DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:
         return bench.__version__
+
+
+def source(root: Path = ROOT) -> str:
+    """16 hex digits of all Python code of both packages: the same for a checkout, a wheel and a copy without git."""
+    digest = hashlib.sha256()
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            text = path.read_bytes()
+            digest.update(f"{path.relative_to(root).as_posix()} {len(text)}\n".encode())
+            digest.update(text)
+    return digest.hexdigest()[:16]
 
 
 def checkout(root: Path = ROOT) -> dict[str, str | bool] | None:

@@ -22,6 +22,7 @@ from bench.measure.peers import ALONE, Peers
 from bench.measure.timer import timer_for
 from bench.pass_runner import CaseFailureError, CaseRun, PassContext
 from bench.results import to_record
+from bench.running.leaving import leave_with_supervisor
 from bench.running.messages import EXIT_AFTER_FAILURE, Event, Failed, Finished, Job, Ready, dump_event, load_job
 from bench.running.progress_file import ProgressFile
 from bench.running.ranks import OtherRanks, Tell, failures_only, leave_with_rank_0
@@ -44,12 +45,13 @@ def main() -> int:
     try:
         check_torch()
         if args.probe:
-            sys.stdout.buffer.write(dump_event(ready(choose_device(args.device))))
+            sys.stdout.buffer.write(dump_event(probed(choose_device(args.device))))
             return Exit.DONE
         job = load_job(sys.stdin.buffer.readline())
         if args.rank:
             leave_with_rank_0(args.events_fd)
             return run_as_one_of_many(job, args.rank, args.rendezvous, failures_only(args.events_fd))
+        leave_with_supervisor(args.events_fd)
         tell = teller(args.events_fd)
         if job.ranks == 1:
             return run_pass(job, choose_device(job.device), ALONE, tell)
@@ -63,6 +65,16 @@ def main() -> int:
 def ready(device: torch.device, ranks: int = 1) -> Ready:
     """What this process sees of the machine."""
     return Ready(describe(device, ranks), environment(device))
+
+
+def probed(device: torch.device) -> Ready:
+    """The same, with what the GPU reaches at best: once a sweep."""
+    here = ready(device)
+    if device.type != "cuda":
+        return here
+    from bench.measure.ceilings import ceilings
+
+    return Ready(here.machine, {**here.environment, "ceilings": ceilings(device, timer_for(device).device_time_s)})
 
 
 def teller(events_fd: int) -> Tell:

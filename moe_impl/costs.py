@@ -51,6 +51,12 @@ def expert_row_bytes(precision: Precision, width: int) -> int:
     return row_bytes("fp8" if precision == "fp8" else "bf16", width)
 
 
+def received_row_bytes(workload: Workload) -> int:
+    """Bytes of a row of x as ``permute`` reads it: W4A4's are 4-bit codes and scales, and are expanded there."""
+    H = workload.model.hidden_size
+    return stored_row_bytes("nvfp4", H) if workload.precision == "nvfp4" else expert_row_bytes(workload.precision, H)
+
+
 def expected_copies(workload: Workload, copies: Copies = "rank") -> float:
     """Mean number of distinct ranks (or nodes) that hold a token's experts, for K distinct experts drawn evenly.
 
@@ -95,7 +101,7 @@ def layer_costs(workload: Workload, num_ubatches: int) -> list[Cost]:
         Cost(Stage.DISPATCH, "rows read", hbm_bytes=sent * rows),
         Cost(Stage.DISPATCH, "rows written", hbm_bytes=sent * rows),
         *_shared_costs(workload, num_ubatches),
-        Cost(Stage.PERMUTE, "rows read", hbm_bytes=x_bytes),
+        Cost(Stage.PERMUTE, "rows read", hbm_bytes=pairs * received_row_bytes(workload)),
         Cost(Stage.PERMUTE, "pairs written", hbm_bytes=x_bytes),
         Cost(Stage.GEMM1, "2 * P * 2I * H", flops=4 * pairs * I * H),
         Cost(Stage.GEMM1, "weights", hbm_bytes=weight_reads * 2 * I * H),

@@ -21,9 +21,10 @@ Direction = Literal["dispatch", "combine"]
 Copies = Literal["rank", "node"]
 Engine = Literal["serial", "threads", "streams"]
 Receive = Literal["worst_case", "exact"]
-Launch = Literal["eager"]
+Launch = Literal["eager", "graph"]
 ExpertsName = Literal["torch", "triton"]
 Order = Literal["yield_before", "yield_after", "sglang_prefill", "sglang_decode", "vllm"]
+CommPriority = Literal["high", "default"]
 WorstCaseLayout = Literal["packed", "per_expert"]
 SplitName = Literal["equal", "balanced", "ratio"]
 Role = Literal["T1", "T2s", "T2o"]
@@ -261,12 +262,19 @@ class Variant:
     receive: Receive = "worst_case"
     """``worst_case``: no host wait, buffers for the most that can come; ``exact``: the host waits for the counts."""
     launch: Launch = "eager"
+    """``eager``: the host issues each op; ``graph``: it replays what was captured once (:mod:`moe_impl.captured_run`).
+    T1 and T2s are launched alike."""
     order: Order = field(
         default=None,  # type: ignore[arg-type]  # resolved at once, below
         metadata={"default_of": lambda variant: DEFAULT_ORDER[variant.receive]},
     )
     """Where a micro-batch hands over to the next, by name (``overlap.schedule.segments``). None means
     ``DEFAULT_ORDER`` of ``receive``."""
+    comm_priority: CommPriority = "high"
+    """Of the communication lane's stream: ``high`` as DeepEP's, or ``default`` as the compute lane's, which is the
+    lowest that CUDA knows."""
+    reserve_sms: int = 0
+    """SMs that the GEMMs leave free for communication, in T2s as in T2o (:mod:`moe_impl.carve_out`)."""
     max_tokens_per_rank: int | None = None
     """Tokens of a rank's whole batch for which ``worst_case`` buffers have room (a server's largest batch); None: this
     batch's. A split divides it, as FastDeploy's ``token_split_factor`` does."""
@@ -278,12 +286,12 @@ class Variant:
             object.__setattr__(self, "order", DEFAULT_ORDER[self.receive])
 
     def unsplit(self) -> "Variant":
-        """T1: the whole batch on one stream."""
-        return replace(self.split_serial(), split_factor=1, split=EQUAL)
+        """T1: the whole batch on one stream, on all SMs."""
+        return replace(self.split_serial(), split_factor=1, split=EQUAL, reserve_sms=0)
 
     def split_serial(self) -> "Variant":
-        """T2s: the same micro-batches on one stream, in the default order."""
-        return replace(self, engine="serial", order=DEFAULT_ORDER[self.receive])
+        """T2s: the same micro-batches on one stream and as many SMs, in the default order."""
+        return replace(self, engine="serial", order=DEFAULT_ORDER[self.receive], comm_priority="high")
 
     def normalized(self) -> "Variant":
         """``split_factor: 1`` or ``engine: serial`` only name T1 or T2s: drop the fields that then mean nothing."""
@@ -307,11 +315,14 @@ class Variant:
         receive = "" if self.receive == "worst_case" else f" {self.receive}"
         receive += "" if self.max_tokens_per_rank is None else f" max-{self.max_tokens_per_rank}"
         receive += "" if self.worst_case_layout == "packed" else f" {self.worst_case_layout}"
+        receive += "" if self.launch == "eager" else f" {self.launch}"
         if self.role == "T1":
             return f"off {self.experts}{receive}"
         order = "" if self.order == DEFAULT_ORDER[self.receive] else f" {self.order}"
         split = "" if self.split == EQUAL else f" {self.split}"
-        return f"{self.engine} x{self.split_factor}{split} {self.experts}{receive}{order}"
+        priority = "" if self.comm_priority == "high" else f" {self.comm_priority}-priority"
+        reserve = f" reserve-{self.reserve_sms}" if self.reserve_sms else ""
+        return f"{self.engine} x{self.split_factor}{split} {self.experts}{receive}{order}{priority}{reserve}"
 
 
 def default_experts(precision: Precision) -> ExpertsName:

@@ -1,6 +1,7 @@
 """The one place that refuses combinations, and the labels a supported one must carry. Torch-free."""
 
 import re
+from dataclasses import replace
 from typing import get_args
 
 from moe_impl import costs
@@ -43,8 +44,17 @@ PACED_WIDTH = 8192
 """Values of a row that a paced CTA holds in its registers."""
 FP8_CAPABILITY = (9, 0)
 """What ``torch._scaled_grouped_mm`` with scales by row is built for; torch lets Blackwell pass, where it traps."""
+GRAPH_TORCH = (2, 10)
+"""The first torch whose graphs keep the priority of the stream that a kernel was captured on (pytorch#167346)."""
+GROUPED_MM_MAJORS = (9, 10)
+"""Compute capabilities on which torch's grouped matmuls read the counts on the device, not on the host."""
 NVFP4_LANE = 64
 """The triton kernel splits K into blocks of 64 codes at least."""
+UNBOUNDED = (
+    Machine("cuda", "any GPU", 2**80, sm_count=2**32, capability=FP8_CAPABILITY, triton_version="any"),
+    Machine("cpu", "any processor", 2**80),
+)
+"""Machines that lack nothing that a machine can have: what neither can run is refused by its reason, on any."""
 
 
 def unsupported_reason(workload: Workload, link: Link, variant: Variant, machine: Machine) -> str | None:
@@ -108,7 +118,15 @@ def unsupported_reason(workload: Workload, link: Link, variant: Variant, machine
             return f"link paced moves rows of up to {PACED_WIDTH} values on a GPU, got {model.hidden_size}"
         if link.comm_sms >= machine.sm_count:
             return f"link occupies {link.comm_sms} of the GPU's {machine.sm_count} SMs"
-    need = costs.weight_bytes(workload, variant.experts) + costs.buffer_bytes(workload, variant)
+        if variant.reserve_sms >= machine.sm_count:
+            return f"reserve_sms {variant.reserve_sms} leaves compute none of the GPU's {machine.sm_count} SMs"
+    elif variant.reserve_sms:
+        return f"reserve_sms {variant.reserve_sms} leaves SMs free: needs a CUDA GPU"
+    if variant.launch == "graph":
+        reason = _uncapturable_reason(link, variant, machine)
+        if reason is not None:
+            return reason
+    need = costs.weight_bytes(workload, variant.experts) + _activation_bytes(workload, variant)
     need += costs.attention_bytes(workload)
     if link.transport in ("host_link", "collective"):
         need += costs.send_buffer_bytes(workload, variant)
@@ -117,6 +135,39 @@ def unsupported_reason(workload: Workload, link: Link, variant: Variant, machine
     if need > MEMORY_SHARE * machine.memory_bytes:
         return f"{MEMORY_NEED} {need / 2**30:.1f} GiB of {machine.memory_bytes / 2**30:.1f} GiB"
     return None
+
+
+def _uncapturable_reason(link: Link, variant: Variant, machine: Machine) -> str | None:
+    """Why this variant cannot be captured as a CUDA graph."""
+    if variant.engine == "threads":
+        return "launch graph captures what one host thread issues: engine must be streams or serial, got threads"
+    if variant.receive == "exact":
+        return "launch graph has no host that waits for counts: receive must be worst_case, got exact"
+    if link.transport == "collective":
+        return "launch graph does not capture a collective: link must be local, paced or host_link, got collective"
+    if machine.device != "cuda":
+        return "launch graph needs a CUDA GPU"
+    found = re.match(r"(\d+)\.(\d+)", machine.torch_version)
+    if found is not None and (int(found[1]), int(found[2])) < GRAPH_TORCH:
+        wanted = ".".join(map(str, GRAPH_TORCH))
+        return f"launch graph needs torch {wanted}, which keeps stream priorities, got {machine.torch_version}"
+    if variant.experts == "torch" and machine.capability is not None and machine.capability[0] not in GROUPED_MM_MAJORS:
+        capability = ".".join(map(str, machine.capability))
+        return f"launch graph: on compute capability {capability} torch's grouped matmul waits for the host"
+    return None
+
+
+def _activation_bytes(workload: Workload, variant: Variant) -> int:
+    """Of one run; of a graph, whose memory stays its own, also those of the T1 and T2s that run beside it."""
+    beside = {variant.unsplit(), variant.split_serial()} if variant.launch == "graph" else set()
+    return sum(costs.buffer_bytes(workload, one) for one in {variant, *beside})
+
+
+def impossible_reason(workload: Workload, link: Link, variant: Variant) -> str | None:
+    """Why no machine can run this combination, or None if some could."""
+    ranks = workload.ep_size if link.transport == "collective" else 1
+    reasons = [unsupported_reason(workload, link, variant, replace(machine, ranks=ranks)) for machine in UNBOUNDED]
+    return None if None in reasons else reasons[0]
 
 
 def _unplayable_reason(routing: SkewedRouting, ep_size: int, link: Link) -> str | None:

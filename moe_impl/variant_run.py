@@ -1,11 +1,13 @@
 """One variant of a workload, ready to run: its schedule, its lanes and the stage bodies they issue."""
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
+from moe_impl.carve_out import leaving_free
 from moe_impl.layer import MoeStages
 from moe_impl.options import Engine, Variant
 from moe_impl.overlap.driver import Around, Run, StageBody, run_inline
@@ -43,11 +45,14 @@ def lanes_for(variant: Variant, schedule: Schedule, device: torch.device) -> Lan
         return OneLane()
     from moe_impl.overlap.cuda_lanes import StreamLanes
 
-    return StreamLanes(schedule, torch.cuda.current_stream(device))
+    return StreamLanes(schedule, torch.cuda.current_stream(device), variant.comm_priority)
 
 
 class VariantRun:
     """Callable: one iteration over all layers, issued on the caller's current stream (compute lane)."""
+
+    captured = False
+    """Whether a call replays a graph (:mod:`moe_impl.captured_run`) and issues no op."""
 
     def __init__(self, variant: Variant, stages: MoeStages, x_TH: Tensor, progress: Callable[[int], None]) -> None:
         self.label = variant.label
@@ -60,11 +65,24 @@ class VariantRun:
         self._learned = stages.learn_rows(self._slices, self._room)
         self._lanes = lanes_for(variant, self.schedule, x_TH.device)
         self._drive = DRIVERS[variant.engine]
+        self._reserve_sms = variant.reserve_sms
         self._progress = progress
 
     def __call__(self, around: Around | None = None) -> Tensor:
         """Run all layers; returns the last layer's next x, bf16 [T, H] (one copy for a split batch, none unsplit)."""
         return self._final(self._run(self._stages.bodies, around))
+
+    def ready(self) -> None:
+        """Do now what only the first call would do."""
+
+    def under(self, around: Around) -> Callable[[], Tensor]:
+        """The call with these contexts around its ops."""
+        return functools.partial(self, around)
+
+    @property
+    def pool_bytes(self) -> int | None:
+        """Device memory that it keeps reserved between calls, for none but itself; None without a graph."""
+        return None
 
     def traced(self) -> tuple[Tensor, list[LayerTrace]]:
         """The same run, keeping what entered and left each layer."""
@@ -89,7 +107,8 @@ class VariantRun:
 
     def _run(self, bodies: dict[Stage, StageBody], around: Around | None) -> list[UbatchState]:
         states = self._stages.start(self._slices, self._room, self._learned)
-        self._drive(Run(self.schedule, bodies, states, self._lanes, self._progress, around))
+        with leaving_free(self._reserve_sms):
+            self._drive(Run(self.schedule, bodies, states, self._lanes, self._progress, around))
         return states
 
     @staticmethod

@@ -1,8 +1,8 @@
 """A worker without torch: speaks the protocol of bench.running.messages, misbehaves as the file in FAKE_WORKER says.
 
-The file holds {"log": PATH, "rules": [RULE, ...]}; the log gets one line for every started worker. A rule says what to
-``do`` and ``at`` which moment (start, ready, build, check, measure, leave), and may name the worker (counted from 0),
-pass, tokens and role it is for. Made-up Trials come from synthetic.
+The file holds {"log": PATH, "rules": [RULE, ...], "gpu": true for an H100}; the log gets one line for every started
+worker. A rule says what to ``do`` and ``at`` which moment (start, ready, build, check, measure, leave), and may name
+the worker (counted from 0), pass, tokens and role it is for. Made-up Trials come from synthetic.
 """
 
 import argparse
@@ -15,11 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from synthetic import CPU, Builder
+from synthetic import CPU, H100, Builder
 
 from bench.errors import Exit
 from bench.identity import variant_id
 from bench.results import to_record
+from bench.running.leaving import leave_with_supervisor
 from bench.running.messages import (
     EXIT_AFTER_FAILURE,
     Event,
@@ -37,8 +38,9 @@ from bench.running.progress_file import ProgressFile
 class FakeWorker:
     def __init__(self, events_fd: int, script: dict[str, Any]) -> None:
         self.job = load_job(sys.stdin.buffer.readline())
-        self.machine = replace(CPU, ranks=self.job.ranks)
+        self.machine = replace(H100 if script.get("gpu") else CPU, ranks=self.job.ranks)
         self.events_fd, self.rules = events_fd, script["rules"]
+        leave_with_supervisor(events_fd)
         self.progress = ProgressFile(Path(self.job.progress_path))
         log = Path(script["log"])
         self.number = len(log.read_text().splitlines()) if log.exists() else 0

@@ -43,12 +43,14 @@ def profile(ops: list[Op], iteration: int = 0) -> Profile:
     streams = {"dispatch": 2, "combine": 2}
     for stage, ubatch, start, end, launch in ops:
         name = names.number(f"{stage} layer 0 ubatch {ubatch}")
-        work.append((start, end, streams.get(stage, 1), 0, names.number(f"{stage}_kernel"), -1, launch, launch + 1, 1))
+        work.append(
+            (start, end, streams.get(stage, 1), 0, names.number(f"{stage}_kernel"), -1, launch, launch + 1, 1, UNKNOWN)
+        )
         ranges.append((launch, launch + 2, 1, name, domain, UNKNOWN, UNKNOWN))
     begin, end = min(row[6] for row in work) - 1, max(row[7] for row in work) + 2
     ranges.append((begin, end, 1, names.number(f"iteration {iteration} streams x2"), domain, UNKNOWN, UNKNOWN))
     return Profile(
-        "by hand", names, Work(*columns(sorted(work), 9)), Ranges(*columns(sorted(ranges), 7)), Calls(*columns([], 4))
+        "by hand", names, Work(*columns(sorted(work), 10)), Ranges(*columns(sorted(ranges), 7)), Calls(*columns([], 4))
     )
 
 
@@ -58,9 +60,9 @@ def joined(*runs: tuple[str, int]) -> Profile:
     domain, gemm = names.number("moe_tbo"), names.number("gemm1 layer 0 ubatch 0")
     for index, (name, length) in enumerate(runs):
         at = 1000 * (index + 1)
-        work.append((at + 100, at + 100 + length, 1, 0, gemm, -1, at, at + 1, 1))
+        work.append((at + 100, at + 100 + length, 1, 0, gemm, -1, at, at + 1, 1, UNKNOWN))
         ranges.append((at, at + 2, 1, gemm, domain, UNKNOWN, UNKNOWN))
         ranges.append((at - 1, at + 3, 1, names.number(f"iteration 0 {name}"), domain, UNKNOWN, UNKNOWN))
     return Profile(
-        "by hand", names, Work(*columns(work, 9)), Ranges(*columns(sorted(ranges), 7)), Calls(*columns([], 4))
+        "by hand", names, Work(*columns(work, 10)), Ranges(*columns(sorted(ranges), 7)), Calls(*columns([], 4))
     )

@@ -1,6 +1,6 @@
 """``bench compare RUN``: TBO on against off for every case of a run; ``bench compare BASE NEW``: run against run.
 
-Undecided is an answer: exit 0, unless ``--gate`` asks for exit codes to act on.
+Undecided is an answer: exit 0, unless ``--gate`` asks for exit codes to act on. Nothing in common is none: exit 4.
 """
 
 from pathlib import Path
@@ -64,7 +64,7 @@ def command(
         show_json(against_document.document(found))
     else:
         show(against_terminal.summary(found))
-    return int(found.gate or 0)
+    return int(found.code)
 
 
 def _open(path: Path) -> "RunFolder":

@@ -86,11 +86,13 @@ def _per_direction(link: Link, text: Callable[[LinkTime], str]) -> str:
     return f"{{{', '.join(parts)}}}"
 
 
-def _setting(name: str, value: float | SampleLimits) -> str:
+def _setting(name: str, value: float | str | SampleLimits) -> str:
     if isinstance(value, SampleLimits):
         return f"{{min: {value.min}, max: {value.max}}}"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, str):
+        return value
     if name == "stop_when":
         return f"{WITHIN} {exact(value, units.FRACTION)}"
     if isinstance(value, int):

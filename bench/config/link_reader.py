@@ -7,6 +7,7 @@ from bench import units
 from bench.config.link_table import read_table
 from bench.config.nodes import Node, Problems
 from bench.config.readers import Key, Reader, choice, mapping, preset, quantity, whole_number
+from bench.hints import did_you_mean
 from moe_impl.links import COLLECTIVE, HOST_LINK, LOCAL, PACED_PRESETS
 from moe_impl.options import Copies, Direction, Link, LinkTime
 from moe_impl.payload import PayloadDtype
@@ -86,16 +87,17 @@ def _joined(values: Iterable[float], text: Callable[[float], str]) -> str:
     return "+".join(dict.fromkeys(text(value).replace(" ", "").replace(",", "") for value in values))
 
 
+_PLAIN = {link.name: link for link in (LOCAL, HOST_LINK, COLLECTIVE)}
 _LINK_KEYS = {"paced": Key(read_paced), "table": Key(read_table)}
 
 
 def read_link(node: Node, path: str, problems: Problems) -> Link | None:
     """``local``, ``host_link``, ``collective``, ``{paced: ...}`` or ``{table: ...}``."""
-    for plain in (LOCAL, HOST_LINK, COLLECTIVE):
-        if node.value == plain.name:
-            return plain
     if not isinstance(node.value, dict):
-        problems.add(node, path, f"found {node.shown}, allowed: {_LINK_FORMS}")
+        if isinstance(node.value, str) and node.value in _PLAIN:
+            return _PLAIN[node.value]
+        meant = did_you_mean(node.shown, (*_PLAIN, *_LINK_KEYS)) or ","
+        problems.add(node, path, f"found {node.shown}{meant} allowed: {_LINK_FORMS}")
         return None
     if len(node.value) != 1 and _LINK_KEYS.keys() >= node.value.keys():
         problems.add(node, path, f"found {' and '.join(node.value) or 'an empty mapping'}, allowed: {_LINK_FORMS}")

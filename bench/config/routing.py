@@ -4,7 +4,7 @@ from typing import get_args
 
 from bench.config.nodes import Node, Problems
 from bench.config.readers import MAX_COUNT, Key, join, mapping, whole_number
-from bench.hints import did_you_mean, not_allowed
+from bench.hints import did_you_mean
 from moe_impl.options import ChosenRank, RoutingKind, Skew, SkewedRouting
 
 SKEWS, NAMED_RANKS = get_args(Skew), get_args(ChosenRank)
@@ -38,7 +38,8 @@ def read_routing(node: Node, path: str, problems: Problems) -> RoutingKind | Ske
     if not isinstance(node.value, dict):
         if isinstance(node.value, str) and node.value in get_args(RoutingKind):
             return node.value  # type: ignore[return-value]
-        problems.add(node, path, not_allowed(node.shown, ALLOWED))
+        meant = did_you_mean(node.shown, (*get_args(RoutingKind), *SKEWS)) or ","
+        problems.add(node, path, f"found {node.shown}{meant} allowed: {', '.join(ALLOWED)}")
         return None
     given = mapping(node, path, problems, _KEYS)
     if given is None:

@@ -24,7 +24,7 @@ from bench.config.readers import (
 from bench.config.routing import read_routing
 from bench.config.spec import CaseAxes, VariantSpec
 from bench.config.split import read_split
-from bench.measure.settings import MeasureSettings, SampleLimits
+from bench.measure.settings import MeasureSettings, Refine, SampleLimits
 from moe_impl.options import Precision, Variant
 from moe_impl.payload import PayloadDtype
 from moe_impl.shapes import PRESETS, ModelShape
@@ -96,6 +96,7 @@ def read_variants(node: Node, path: str, problems: Problems) -> tuple[VariantSpe
     readers: dict[str, Reader[Any]] = {
         "split": read_split,
         "split_factor": whole_number(1, MOST_UBATCHES),
+        "reserve_sms": whole_number(0),
         "max_tokens_per_rank": whole_number(1),
     }
     keys = {
@@ -128,9 +129,16 @@ MEASURE_KEYS: dict[str, tuple[str, Reader[Any]]] = {
     "stop_when": ("stop_when", quantity_after(WITHIN, units.FRACTION, below=1)),
     "round_min": ("round_min_s", quantity(units.TIME)),
     "warm_up": ("warm_up_s", quantity(units.TIME)),
+    "cold_l2": ("cold_l2", switch),
+    "cross_check": ("cross_check", switch),
+    "repeat_doubtful": ("repeat_doubtful", switch),
     "aa": ("aa", switch),
     "decide_beyond": ("decide_beyond", quantity(units.FRACTION, below=1)),
     "same_within": ("same_within", quantity(units.FRACTION, below=1)),
+    "refine": ("refine", choice(Refine)),
+    "refine_cases": ("refine_cases", whole_number(1)),
+    "refine_limit": ("refine_limit_s", quantity(units.TIME, zero=False)),
+    "link_sensitivity": ("link_sensitivity", switch),
     "case_limit": ("case_limit_s", quantity(units.TIME, zero=False)),
 }
 """Key of the file -> (field of MeasureSettings, reader)."""

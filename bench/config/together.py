@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from bench.config.nodes import Node, Problems
-from bench.config.spec import CaseAxes
+from bench.config.nowhere import refuse_what_runs_nowhere
+from bench.config.spec import CaseAxes, VariantSpec
 from bench.measure.settings import MeasureSettings
 from moe_impl.attention_shapes import ATTENTION_SHAPES
 
@@ -23,6 +24,8 @@ def refuse_impossible(root: Node, values: dict[str, Any], problems: Problems) ->
     if "measure" in values:
         _thresholds(_child(root, "measure"), values["measure"], problems)
         _stopping(_child(root, "measure"), problems)
+    if not problems:
+        refuse_what_runs_nowhere(root, values["case"], values.get("variants", (VariantSpec(()),)), problems)
 
 
 def _ep_sizes(case: Node, axes: CaseAxes, problems: Problems) -> None:

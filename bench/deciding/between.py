@@ -6,10 +6,10 @@ temperature, neighbours) is all in them, so they are judged against the noise fl
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from statistics import fmean, median
+from statistics import median
 from typing import TypeVar
 
 from bench.deciding import compare, join
@@ -62,10 +62,22 @@ class Times:
     """Median of all samples."""
     new_s: float | None
     difference: Difference | None
-    """Of the mean log time of each pass: its ratio is new / base, above 1 for a slower NEW. None: not timed."""
+    """Of the log of each pass's median time: its ratio is new / base, above 1 for a slower NEW. None: not timed."""
     verdict: Verdict
     """Of NEW against BASE."""
     reasons: tuple[Doubt, ...]
+
+
+@dataclass(frozen=True)
+class OtherWork:
+    """What the GPU was given to do, where the two runs differ: no time, so no noise."""
+
+    role: Role
+    base_launches: int
+    new_launches: int
+    """Kernels, copies and sets an iteration."""
+    new_kernels: tuple[str, ...]
+    gone_kernels: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -81,6 +93,8 @@ class Change:
     reasons: tuple[Doubt, ...]
     times: tuple[Times, Times]
     """T1's and T2o's."""
+    other_work: tuple[OtherWork, ...] = ()
+    """Of T1 and T2o, where it was recorded in both runs and differs."""
 
     @property
     def tokens(self) -> int:
@@ -197,12 +211,26 @@ def _change(
         )
 
     both = times(base.baseline, new.baseline), times(base.variant, new.variant)
-    return Change(base, new, difference, verdict, reasons, both)
+    pairs = (base.baseline, new.baseline), (base.variant, new.variant)
+    other = (_other_work(join.timed(base_passes, b), join.timed(new_passes, n), n.role) for b, n in pairs)
+    return Change(base, new, difference, verdict, reasons, both, tuple(one for one in other if one is not None))
+
+
+def _other_work(base: Mapping[int, Measurement], new: Mapping[int, Measurement], role: Role) -> OtherWork | None:
+    """None where a run did not record it, and where it is the same."""
+    recorded = [[m.device_work for m in side.values() if m.device_work is not None] for side in (base, new)]
+    if not all(recorded):
+        return None
+    (then, *_), (now, *_) = recorded
+    if (then.launches, then.kernels) == (now.launches, now.kernels):
+        return None
+    one, other = set(then.kernels), set(now.kernels)
+    return OtherWork(role, then.launches, now.launches, tuple(sorted(other - one)), tuple(sorted(one - other)))
 
 
 def _pass_logs(measurements: Iterable[Measurement]) -> list[float]:
-    """Mean log time of each pass."""
-    return [fmean([math.log(sample) for sample in m.samples_s]) for m in measurements]
+    """Log of each pass's median: a few slow samples are not the pass."""
+    return [math.log(median(m.samples_s)) for m in measurements]
 
 
 Decided = tuple[Verdict, tuple[Doubt, ...]]

@@ -50,6 +50,13 @@ class BreakEven:
         """Token counts that got this verdict."""
         return tuple(tokens for tokens, found in self.verdicts if found is verdict)
 
+    @property
+    def bracket(self) -> tuple[int, int] | None:
+        """The two decided token counts that the break-even lies between; None where it has none, or no lower one."""
+        if self.kind is not Kind.CROSSING or self.largest_not_faster is None or self.smallest_faster is None:
+            return None
+        return self.largest_not_faster, self.smallest_faster
+
 
 def break_evens(comparisons: Iterable[Comparison]) -> list[BreakEven]:
     """One answer a series, in order of first appearance; rows that did not run TBO take no part in it."""

@@ -5,7 +5,7 @@ instrumented pass, which is slower; they are therefore scaled so that they sum t
 instrumented span less its stages). T1's stages are scaled alike.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -38,7 +38,8 @@ class Bounds:
     schedule_bound_s: float
     """The same for the variant's own order."""
     ideal_sm_s: float | None
-    """``ideal_s`` with compute slowed by N / (N - comm_sms) while comm runs, N the SM count; None without either."""
+    """``ideal_s`` with compute slowed while comm runs by N / (N - comm_sms beyond those that compute leaves free), N
+    the SMs that compute has alone; None where comm occupies no SM or their number is unknown."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,9 @@ class Decomposition:
     t2s_lanes: LaneTimes | None = None
     bounds: Bounds | None = None
     """None without an instrumented T2s pass."""
+    reservation_s: float | None = None
+    """The part of the split penalty that leaving SMs free costs: T2s less the same split on all SMs. 0 where none is
+    left free, None where the case does not time that T2s."""
     dilation: tuple[tuple[str, float | None], ...] = ()
     """(stage, its median duration in T2o over that in T2s); None where the stage pass was perturbed."""
     stages_perturbed: bool = False
@@ -97,9 +101,17 @@ class Decomposition:
     @property
     def efficiency(self) -> float | None:
         """Gain over the gain of the ideal, never clipped; None where that is too small to divide by, or doubtful."""
-        if self.bounds is None or self.min_detectable_s is None or self.stages_perturbed:
+        return self._share_of(None if self.bounds is None else self.bounds.ideal_s)
+
+    @property
+    def efficiency_sm(self) -> float | None:
+        """The same of the ideal whose communication takes SMs from compute."""
+        return self._share_of(None if self.bounds is None else self.bounds.ideal_sm_s)
+
+    def _share_of(self, ideal_s: float | None) -> float | None:
+        if ideal_s is None or self.min_detectable_s is None or self.stages_perturbed:
             return None
-        room_s = self.t2s_s - self.bounds.ideal_s
+        room_s = self.t2s_s - ideal_s
         return self.gain_s / room_s if room_s >= EFFICIENCY_NEEDS * self.min_detectable_s and room_s > 0 else None
 
     def relative(self, seconds: float) -> float:
@@ -124,7 +136,7 @@ def decompose(passes: Sequence[Trial], comparison: Comparison) -> Decomposition 
     claims = machine.device != "cpu" and comparison.min_detectable is not None
     t1_ops, t2s_ops = (_scaled([side[p] for p in common], timed_s) for side, timed_s in ((t1, t1_s), (t2s, t2s_s)))
     perturbed = any(flag.startswith(PERTURBED) for flag in comparison.flags)
-    rate = 1 - link.comm_sms / machine.sm_count if link.comm_sms and machine.sm_count else None
+    rate = _compute_rate(link.comm_sms, variant.reserve_sms, machine.sm_count)
     return Decomposition(
         t1_s=t1_s,
         t2s_s=t2s_s,
@@ -133,12 +145,31 @@ def decompose(passes: Sequence[Trial], comparison: Comparison) -> Decomposition 
         t1_lanes=None if t1_ops is None else _lanes(t1_ops),
         t2s_lanes=None if t2s_ops is None else _lanes(t2s_ops),
         bounds=None if t2s_ops is None else _bounds(_ran(variant, t2s_ops), passes[0].workload, t2s_ops, rate),
+        reservation_s=_reservation_s(passes, variant, t2s),
         dilation=tuple(
             (stage, None if perturbed else ratio)
             for stage, ratio in _dilation([t2s[p] for p in common], [t2o[p] for p in common])
         ),
         stages_perturbed=perturbed,
     )
+
+
+def _compute_rate(comm_sms: int, reserve_sms: int, sm_count: int) -> float | None:
+    """Speed of compute while comm runs, over its speed in T2s, which has all SMs but the reserved ones."""
+    if not comm_sms or not sm_count:
+        return None
+    return (sm_count - max(comm_sms, reserve_sms)) / (sm_count - reserve_sms)
+
+
+def _reservation_s(passes: Sequence[Trial], variant: Variant, t2s: Mapping[int, Measurement]) -> float | None:
+    """T2s less T2s on all SMs, over the passes that timed both."""
+    if not variant.reserve_sms:
+        return 0.0
+    on_all = join.timed(passes, replace(variant, reserve_sms=0).split_serial())
+    common = sorted(t2s.keys() & on_all.keys())
+    if not common:
+        return None
+    return median(join.samples_s(t2s[p] for p in common)) - median(join.samples_s(on_all[p] for p in common))
 
 
 OpSeconds = dict[str, list[list[float]]]

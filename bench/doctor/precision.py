@@ -18,8 +18,6 @@ from moe_impl.shapes import ModelShape
 SPIN_S = 20e-6
 SPINS = 200
 MOST_BIAS_S = 5e-6
-COLD_OVER_HOT = 1.1
-"""Reading what was flushed must take at least so many times as long as reading it from the cache."""
 NOISE_SETTINGS = MeasureSettings(passes=1, rounds=8, round_min_s=0.25, warm_up_s=1.5)
 ON_GPU = Workload(ModelShape(2048, 768, 64, 8), ep_size=8, layers=4, tokens=8192, precision="bf16")
 ON_CPU = Workload(ModelShape(128, 64, 8, 2), ep_size=4, layers=2, tokens=32, precision="bf16")
@@ -39,7 +37,7 @@ def timer_bias(device: torch.device, timer: Timer) -> Finding:
 
 def cold_cache(device: torch.device, timer: Timer) -> Finding:
     """That the flush empties L2: shown by a read that gets slower."""
-    from bench.measure.l2 import L2Flush, hot_and_cold_s
+    from bench.measure.l2 import COLD_OVER_HOT, L2Flush, hot_and_cold_s
 
     flush = L2Flush(device)
     hot_s, cold_s = hot_and_cold_s(flush, timer.device_time_s, device)

@@ -38,13 +38,18 @@ class CudaEventTimer:
 
 
 class CudaStamps:
-    """Events around every op, on the op's own stream."""
+    """Events around every op, on the op's own stream.
 
-    def __init__(self, num_ops: int) -> None:
+    Args:
+        captured: they are nodes of a graph, which each replay records anew; else a graph takes them for edges.
+    """
+
+    def __init__(self, num_ops: int, captured: bool = False) -> None:
+        def event() -> torch.cuda.Event:
+            return torch.cuda.Event(enable_timing=True, external=captured)
+
         self._origin = torch.cuda.Event(enable_timing=True)
-        self._pairs = [
-            (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(num_ops)
-        ]
+        self._pairs = [(event(), event()) for _ in range(num_ops)]
 
     def begin(self) -> None:
         torch.cuda.synchronize()

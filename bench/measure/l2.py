@@ -4,10 +4,16 @@ from collections.abc import Callable
 
 import torch
 
+from bench import units
+
 FLUSH_TIMES_L2 = 2
 """Twice the cache: a write of exactly its size leaves what the replacement policy happens to keep."""
 PROBED_SHARE = 0.4
 """Of the cache: fits surely, and is read in microseconds that a timer resolves."""
+COLD_OVER_HOT = 1.1
+"""Reading what was flushed must take at least so many times as long as reading it from the cache."""
+UNPROVED = "L2 flush is not proved to work"
+"""The doubt of samples that were to be cold."""
 
 
 class L2Flush:
@@ -38,3 +44,11 @@ def hot_and_cold_s(
         flush()
         cold.append(time_s(read))
     return min(hot), min(cold)
+
+
+def unproved(flush: L2Flush, time_s: Callable[[Callable[[], object]], float], device: torch.device) -> str | None:
+    """What to say where a read after a flush is as quick as one before it; None where the flush works."""
+    hot_s, cold_s = hot_and_cold_s(flush, time_s, device)
+    if cold_s >= COLD_OVER_HOT * hot_s:
+        return None
+    return f"{UNPROVED}: a read takes {units.format_seconds(hot_s)} hot, {units.format_seconds(cold_s)} flushed"

@@ -71,22 +71,35 @@ def warm_up(call: Callable[[], object], timer: Timer, warm_up_s: float, peers: P
 
     It ends unsteady, which is told, after MOST_WARM_UP times ``warm_up_s`` or MAX_WARM_UP_CALLS calls.
     """
+    taken = until_steady(call, timer, warm_up_s, peers)
+    doubt = unsettled(taken) if warm_up_s else None
+    return WarmUp(median(taken[len(taken) // 2 :]), doubt)
+
+
+def until_steady(
+    call: Callable[[], object],
+    timer: Timer,
+    least_s: float,
+    peers: Peers = ALONE,
+    before_sample: Callable[[], object] = lambda: None,
+) -> list[float]:
+    """Seconds of each call, until they add up to ``least_s`` and drift no more, or :func:`warm_up`'s limits are met."""
     taken: list[float] = []
 
     def cold() -> bool:
         if len(taken) < MIN_WARM_UP_CALLS:
             return True
         spent_s = sum(taken)
-        if spent_s >= MOST_WARM_UP * warm_up_s or len(taken) >= MAX_WARM_UP_CALLS:
+        if spent_s >= MOST_WARM_UP * least_s or len(taken) >= MAX_WARM_UP_CALLS:
             return False
         # not after every call: the device idles meanwhile
-        return spent_s < warm_up_s or len(taken) % LEAST_WINDOW > 0 or not _steady(taken)
+        return spent_s < least_s or len(taken) % LEAST_WINDOW > 0 or not _steady(taken)
 
     while peers.first(cold()):
+        before_sample()
         peers.align()
         taken.append(timer.time_s(call))
-    doubt = unsettled(taken) if warm_up_s else None
-    return WarmUp(median(taken[len(taken) // 2 :]), doubt)
+    return taken
 
 
 def _steady(taken: Sequence[float]) -> bool:
@@ -94,14 +107,14 @@ def _steady(taken: Sequence[float]) -> bool:
     return found is not None and found.steady
 
 
-def unsettled(taken: Sequence[float]) -> str | None:
-    """What to say of a warm-up that ended like this; None where it was steady."""
+def unsettled(taken: Sequence[float], doubt: str = UNSETTLED) -> str | None:
+    """What to say, under the name of ``doubt``, of a series that ended like this; None where it was steady."""
     found = drift(taken)
     if found is None:
-        return f"{UNSETTLED}: {len(taken)} calls are too few to tell"
+        return f"{doubt}: {len(taken)} calls are too few to tell"
     if not found.seen:
         return None
-    return f"{UNSETTLED}: still drifting by {units.format_percent(found.change, signed=True)} after {len(taken)} calls"
+    return f"{doubt}: still drifting by {units.format_percent(found.change, signed=True)} after {len(taken)} calls"
 
 
 def repeats_for(estimates_s: Mapping[str, float], round_min_s: float) -> int:
@@ -124,6 +137,7 @@ def measure(
     peers: Peers = ALONE,
     baselines: Mapping[str, str] | None = None,
     between_rounds: Callable[[], object] = lambda: None,
+    before_sample: Callable[[], object] = lambda: None,
 ) -> dict[str, Samples]:
     """Time every variant of a case.
 
@@ -134,6 +148,7 @@ def measure(
         peers: the ranks that run the same calls now.
         baselines: variant id -> id of the one it is compared with, which ``settings.stop_when`` is about.
         between_rounds: called before the first round, between rounds and after the last.
+        before_sample: called before each, untimed; the timer waits for what it starts on the device.
 
     Returns:
         variant id -> its samples; all have as many of them, pairwise comparable by position.
@@ -157,6 +172,7 @@ def measure(
             for _ in range(rule.blocks(repeats, place // len(order))):
                 for variant_id in mirrored:
                     samples = taken[variant_id]
+                    before_sample()
                     peers.align()
                     samples.samples_s.append(timer.time_s(calls[variant_id]))
                     samples.places.append(place)

@@ -1,6 +1,9 @@
 """How a sweep measures and decides: the YAML's ``measure`` section, resolved. Torch-free."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+Refine = Literal["off", "break_even"]
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,25 @@ class MeasureSettings:
     """A round repeats its mirrored order (A B C C B A) until it lasts at least this long."""
     warm_up_s: float = 0.2
     """Each variant runs untimed at least this long before the first round, until steady (bench.measure.protocol)."""
+    cold_l2: bool = False
+    """The L2 cache is flushed before every sample: weights come from memory also where a layer's would stay."""
+    cross_check: bool = True
+    """The last pass profiles a few iterations more, when a case's samples are taken: the timer against CUPTI."""
+    repeat_doubtful: bool = True
+    """A case that carries a doubt is timed once more, each variant alone until steady (bench.measure.repeat)."""
     aa: bool = False
     """T1 runs twice under two names, and the second is judged against the first."""
     decide_beyond: float = 0.002
     """FASTER or SLOWER needs the whole interval of the speed-up beyond 1 +- this."""
     same_within: float = 0.01
     """SAME needs the whole interval within 1 +- this."""
+    refine: Refine = "off"
+    """``break_even``: after all passes, token counts inside each break-even's bracket are measured, too."""
+    refine_cases: int = 8
+    """At most so many cases are added; means nothing without ``refine``."""
+    refine_limit_s: float = 600.0
+    """No new round of refinement is begun later than this after the first; likewise."""
+    link_sensitivity: bool = False
+    """The cases of a modelled link's bracket again, at half and at twice its bandwidth."""
     case_limit_s: float = 120.0
     """One case in one pass may take this long, build and check included."""

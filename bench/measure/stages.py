@@ -54,35 +54,36 @@ class HostStamps:
         return list(self._spans)
 
 
-def stamps_for(device: torch.device, num_ops: int) -> Stamps:
+def stamps_for(device: torch.device, num_ops: int, captured: bool = False) -> Stamps:
     """Events on a GPU, the host's clock on a CPU."""
     if device.type == "cuda":
         from bench.measure.cuda_timer import CudaStamps
 
-        return CudaStamps(num_ops)
+        return CudaStamps(num_ops, captured)
     return HostStamps(num_ops)
 
 
 def stage_times(run: VariantRun, device: torch.device, peers: Peers = ALONE) -> StageTimes:
     """Median duration of every op, and of the span from the first start to the last end, over a few iterations.
 
-    The iterations are annotated for a profiler that watches the process. Of several ranks: see :func:`over_ranks`.
+    The iterations are annotated for a profiler that watches the process. Of several ranks: see :func:`over_ranks`. A
+    captured run is captured once more, with the events in its graph.
     """
     schedule = run.schedule
-    stamps = stamps_for(device, len(schedule.ops))
+    stamps = stamps_for(device, len(schedule.ops), run.captured)
     durations: list[list[float]] = []
     spans: list[float] = []
-    around = annotated(stamps.around)
+    call = run.under(annotated(stamps.around))
     for _ in range(WARM_ITERATIONS):
         peers.align()
         stamps.begin()
-        run(stamps.around)
+        call()
         stamps.spans_s()  # waits for the device
     for index in range(ITERATIONS):
         peers.align()
         stamps.begin()
         with annotated_iteration(run.label, index):
-            run(around)
+            call()
         stamped = stamps.spans_s()
         durations.append([end - start for start, end in stamped])
         spans.append(max(end for _, end in stamped) - min(start for start, _ in stamped))

@@ -28,7 +28,8 @@ NSYS_OPTIONS = (
     "--force-overwrite=true",
 )
 DISCARD = "--discard-environment"
-"""An option of later versions; this process's environment is kept from them all (:func:`allowed`)."""
+"""An option of later versions; without it only the export is kept, in which no environment was found. The profiled
+process gets little of this one's in either case (:func:`allowed`)."""
 CANARY = "MOE_TBO_BENCH_CANARY"
 """An environment variable of a random value that no profiled process gets: a report that holds it came by the rest."""
 ALLOWED = re.compile(
@@ -44,6 +45,8 @@ def target_command() -> tuple[str, ...]:
 
 def profile(request: Request, start: Sequence[str] | None = None) -> list[Path]:
     """Run the request; returns what ``bench analyze`` reads, one file or one a variant.
+
+    nsys's own report stays beside its export where nsys can keep environments out of it.
 
     Args:
         start: the profiled process, where a test puts another one in its place.
@@ -71,6 +74,8 @@ def profile(request: Request, start: Sequence[str] | None = None) -> list[Path]:
     if holds(export, canary):
         export.unlink()
         raise BenchError(f"{export}: holds the environment of the profiled process, which may hold secrets: deleted")
+    if not discard:  # 2025.3's report held, compressed, the environment of other processes of the machine
+        report.with_suffix(".nsys-rep").unlink()
     return [export]
 
 

@@ -35,10 +35,15 @@ def checked_run(target: Target, variant: Variant) -> VariantRun:
 
 
 def iterate(run: VariantRun, iterations: int) -> None:
-    """Annotated iterations; ends with an idle device, so that nothing leaks into what follows."""
+    """Annotated iterations; ends with an idle device, so that nothing leaks into what follows.
+
+    A captured run is captured here, where its ranges are seen: a reader gives each node of the graph those that its
+    launch was in (bench.timeline.graphs).
+    """
+    call = run.under(annotated_op)
     for index in range(iterations):
         with iteration_range(run.label, index):
-            run(annotated_op)
+            call()
     torch.cuda.synchronize()
 
 

@@ -50,6 +50,7 @@ def _change(model: Against, row: Change) -> dict[str, Any]:
         "change": _difference(row.difference),
         "verdict": row.verdict.value,
         "reasons": [reason.value for reason in row.reasons],
+        "other_work": [asdict(work) for work in row.other_work],
         "times": {time.role: _times(time) for time in row.times},
         "doubts": [against_sentences.differing(fact) for fact in model.unlike],
         "labels": list(dict.fromkeys((*row.base.labels, *row.new.labels))),

@@ -6,7 +6,7 @@ from statistics import median
 from bench import units
 from bench.against import Against, Section
 from bench.deciding.across import Place
-from bench.deciding.between import Change, Doubt, NotCompared
+from bench.deciding.between import Change, Doubt, NotCompared, OtherWork
 from bench.deciding.compare import Verdict
 from bench.deciding.facts import Differing
 from bench.deciding.join import Series, series_of
@@ -14,6 +14,8 @@ from bench.errors import Exit
 from bench.render import sentences, words
 from bench.results import PERTURBED
 
+MOST_KERNELS = 3
+"""Named in a sentence; --json names all."""
 OUTCOMES = {
     Exit.DONE: "passed",
     Exit.REGRESSION: "regression",
@@ -121,6 +123,33 @@ def undecided_times(section: Section) -> list[str]:
         for row in section.rows
         for time in row.times
     )
+
+
+def other_work(section: Section) -> list[str]:
+    """``Work of T2o differs at 512 and 1024: 812 -> 930 launches an iteration; kernels 1 new (a), 2 gone (b, c).``"""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for row in section.rows:
+        for work in row.other_work:
+            groups.setdefault((work.role, _work(work)), []).append(row.tokens)
+    return [
+        f"Work of {role} differs at {words.counts(tuple(tokens))}: {said}." for (role, said), tokens in groups.items()
+    ]
+
+
+def _work(work: OtherWork) -> str:
+    said = []
+    if work.base_launches != work.new_launches:
+        said.append(f"{work.base_launches} -> {work.new_launches} launches an iteration")
+    kernels = [(work.new_kernels, "new"), (work.gone_kernels, "gone")]
+    named = [f"{len(names)} {how} ({_first(names)})" for names, how in kernels if names]
+    if named:
+        said.append(f"kernels {', '.join(named)}")
+    return "; ".join(said)
+
+
+def _first(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:MOST_KERNELS])
+    return shown if len(names) <= MOST_KERNELS else f"{shown}, .."
 
 
 def _grouped(reasons: Iterable[tuple[Sequence[Doubt], str, int]]) -> list[str]:

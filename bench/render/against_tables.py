@@ -22,7 +22,11 @@ def changes(model: Against, section: Section) -> Table:
         "TBO's speed-up",
         ("tokens", "BASE speed-up", "NEW speed-up", "change", "verdict"),
         tuple(map(cells, section.rows)),
-        (*against_sentences.undecided(section), *against_sentences.doubts(model, section)),
+        (
+            *against_sentences.undecided(section),
+            *against_sentences.doubts(model, section),
+            *against_sentences.other_work(section),
+        ),
     )
 
 

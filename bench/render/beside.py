@@ -59,7 +59,7 @@ def text(found: Beside, pictures: list[Picture]) -> str:
     """The Markdown document."""
     lines = ["# Does two-batch overlap pay? Two runs on the same axes", ""]
     for side in found.sides:
-        said = " ".join((sentences.headline(side.model), *sentences.coverage(side.model), _where(side)))
+        said = " ".join((sentences.headline(side.model), *sentences.gaps(side.model), _where(side)))
         lines += [f"- **{side.name}**: {markdown.plain(said)}"]
     lines += ["", RULE, ""]
     for panel, picture in zip(found.panels, pictures, strict=True):
@@ -120,11 +120,14 @@ def _picture(panel: Shared, index: int) -> Picture:
         plots.Curve(
             section,
             _label(panel, side, section),
-            f"{side.name}, {section.series.workload.precision}, {words.link(section.series.link)}",
+            coloured_by=f"{section.series.workload.precision}, {words.link(section.series.link)}",
+            marked_by=f"{side.name}, {section.series.variant.label}",
         )
         for side, section in panel.curves
     ]
-    said = dict.fromkeys(
-        f"{side.name}: {', '.join(plots.said(side.model, sentences.labels(section)))}" for side, section in panel.curves
-    )
+    labels: dict[str, list[str]] = {}
+    for side, section in panel.curves:
+        labels.setdefault(side.name, []).extend(sentences.labels(section))
+    models = {side.name: side.model for side, _ in panel.curves}
+    said = [f"{name}: {', '.join(plots.said(models[name], found))}" for name, found in labels.items()]
     return plots.speedups(f"beside-{index}", _title(panel), curves, said)

@@ -8,9 +8,10 @@ from bench.deciding.best_split import BestSplit
 from bench.deciding.decompose import Decomposition
 from bench.deciding.fits import Fits
 from bench.deciding.off_against_off import OffAgainstOff
+from bench.deciding.tuned import Tuned
 from bench.identity import variant_id
 from bench.render import sentences
-from bench.report_model import NotTimed, ReportModel, Row, Section
+from bench.report_model import NotTimed, ReportModel, Row, Section, WhatIf
 
 SCHEMA_VERSION = 1
 # History: 1 = first.
@@ -34,6 +35,7 @@ def document(model: ReportModel) -> dict[str, Any]:
         "alone": [_alone(found) for found in model.alone],
         "break_evens": [_break_even(section) for section in model.sections],
         "best_splits": [_best_split(found) for found in model.best_splits],
+        "tuned": [_tuned(found) for found in model.tuned],
         "fits": [_fits(found) for found in model.fits],
         "noise_floor": asdict(model.noise),
         "failures": [_not_timed(entry) for entry in model.failures],
@@ -97,6 +99,10 @@ def _row(row: Row) -> dict[str, Any]:
         "off_activations_bytes": row.off_activations_bytes,
         "on_activations_bytes": row.on_activations_bytes,
         "traffic": None if row.traffic is None else asdict(row.traffic),
+        "off_rank_skew": row.off_rank_skew,
+        "on_rank_skew": row.on_rank_skew,
+        "t1_stages": [asdict(rate) for rate in row.stage_rates],
+        "gpu": None if row.gpu is None else asdict(row.gpu),
         "step": None if row.step is None else asdict(row.step),
         "decomposition": None if row.decomposition is None else _decomposition(row.decomposition),
     }
@@ -111,6 +117,7 @@ def _decomposition(why: Decomposition) -> dict[str, Any]:
         "net_s": why.net_s,
         "unsplit_bound_s": why.unsplit_bound_s,
         "efficiency": why.efficiency,
+        "efficiency_sm": why.efficiency_sm,
     }
 
 
@@ -130,6 +137,41 @@ def _break_even(section: Section) -> dict[str, Any]:
         "crossing_low_noise_only_tokens": even.crossing_low,
         "crossing_high_noise_only_tokens": even.crossing_high,
         "why": list(even.why),
+        "depends_on_link": section.depends_on_link,
+        "what_ifs": [_what_if(found) for found in section.what_ifs],
+    }
+
+
+def _what_if(found: WhatIf) -> dict[str, Any]:
+    row = found.comparison
+    return {
+        "tokens": row.workload.tokens,
+        "bandwidth_factor": found.factor,
+        "verdict": row.verdict.value,
+        "verdict_at_1": found.base.value,
+        "speedup": row.speedup,
+        "low": row.low,
+        "high": row.high,
+    }
+
+
+def _tuned(found: Tuned) -> dict[str, Any]:
+    estimate = found.estimate
+    return {
+        "workload": asdict(found.workload),
+        "link": asdict(found.link),
+        "on": asdict(found.on),
+        "on_variant_id": variant_id(found.on),
+        "off": asdict(found.off),
+        "off_variant_id": variant_id(found.off),
+        "candidates": {"on": found.candidates_on, "off": found.candidates_off},
+        "picked_in_passes": list(found.picked_in),
+        "judged_in_passes": list(found.judged_in),
+        "speedup": None if estimate is None else estimate.speedup,
+        "low": None if estimate is None else estimate.low,
+        "high": None if estimate is None else estimate.high,
+        "verdict": found.verdict.value,
+        "reasons": list(map(str, found.reasons)),
     }
 
 

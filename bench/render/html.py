@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from bench.deciding.compare import Verdict
 from bench.profiling.kept import Kept
-from bench.render import sentences, tables, timeline_section, words, worth
+from bench.render import limits, sentences, tables, timeline_section, words, worth
 from bench.render.picture import Picture, showing
 from bench.report_model import ReportModel
 
@@ -40,17 +40,20 @@ def page(model: ReportModel, pictures: Sequence[Picture] = ()) -> str:
             sections=[
                 (section, tables.of(section), inline(showing(pictures, section.series))) for section in model.sections
             ],
-            timelines=[(kept, timeline_section.about(kept), _blocks(kept)) for kept in model.timelines],
+            timelines=[(kept, timeline_section.about(kept), _blocks(kept, model)) for kept in model.timelines],
+            commands=[*model.commands, *timeline_section.missing(model)],
+            between_tools=timeline_section.between_tools(model.timelines),
+            limits=limits.of(model),
             environment=tables.environment(model),
             verdicts=VERDICTS,
         )
     )
 
 
-def _blocks(kept: Kept) -> list[tuple[timeline_section.Block, list[tuple[str, Markup]]]]:
-    return [(block, inline([block.picture])) for block in timeline_section.of(kept)]
+def _blocks(kept: Kept, model: ReportModel) -> list[tuple[timeline_section.Block, list[tuple[str, Markup, str]]]]:
+    return [(block, inline([block.picture])) for block in timeline_section.of(kept, timeline_section.timed(model))]
 
 
-def inline(pictures: Iterable[Picture]) -> list[tuple[str, Markup]]:
-    """Title and element; matplotlib made them and escaped the text in them."""
-    return [(picture.title, Markup(picture.svg)) for picture in pictures]  # nosec B704
+def inline(pictures: Iterable[Picture]) -> list[tuple[str, Markup, str]]:
+    """Title, element and command; matplotlib made the element and escaped the text in it."""
+    return [(picture.title, Markup(picture.svg), picture.command) for picture in pictures]  # nosec B704

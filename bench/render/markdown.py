@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from bench.render import sentences, tables, timeline_section, words, worth
+from bench.render import limits, sentences, tables, timeline_section, words, worth
 from bench.render.picture import Picture, showing
 from bench.report_model import ReportModel
 
@@ -11,12 +11,12 @@ from bench.report_model import ReportModel
 def page(model: ReportModel, pictures: Sequence[Picture] = ()) -> str:
     """The document, its pictures as links relative to it."""
     lines = ["# Does two-batch overlap pay?", "", f"**{plain(sentences.headline(model))}**", ""]
-    lines += [line for said in sentences.coverage(model) for line in (f"**{plain(said)}**", "")]
+    lines += [line for said in sentences.gaps(model) for line in (f"**{plain(said)}**", "")]
     lines += [f"Question: {plain(model.question)}", ""] if model.question else []
     lines += [f"Machine: {plain(sentences.machine(model))}. Run: {code(model.run)}, {model.passes} passes.", ""]
     lines += ["## Answers", ""]
     lines += [f"- {plain(' '.join(sentences.full_answer(section, model)))}" for section in model.sections]
-    lines += [f"- {plain(line)}" for line in (*sentences.alone(model), *worth.best_splits(model), *worth.fits(model))]
+    lines += [f"- {plain(line)}" for line in (*sentences.alone(model), *worth.lines(model))]
     lines += ["", sentences.rule(model), "", sentences.noise(model), ""]
     lines += [line for said in sentences.off_against_off(model) for line in (plain(said), "")]
     lines += [sentences.checks(model), ""]
@@ -31,8 +31,9 @@ def page(model: ReportModel, pictures: Sequence[Picture] = ()) -> str:
     skipped = [f"- {plain(line)}" for line in sentences.not_timed_together(model.skips)]
     for title, listed in (("Failed", failed), ("Skipped", skipped)):
         lines += [f"## {title}", "", *listed, ""] if listed else []
+    lines += ["## Limits", "", "What these numbers cannot say:", "", *(f"- {line}" for line in limits.of(model)), ""]
     lines += ["## Environment", "", *table_lines(tables.environment(model)), ""]
-    lines += ["## Repeat", "", "```", *model.commands, "```", ""]
+    lines += ["## Repeat", "", "```", *model.commands, *timeline_section.missing(model), "```", ""]
     return "\n".join(lines)
 
 
@@ -41,8 +42,9 @@ def _timelines(model: ReportModel) -> list[str]:
         return []
     lines = ["## Timelines", ""]
     lines += [line for said in model.unreadable for line in (f"**{plain(said)}**", "")]
+    lines += [line for said in timeline_section.between_tools(model.timelines) for line in (plain(said), "")]
     for kept in model.timelines:
-        for block in timeline_section.of(kept):
+        for block in timeline_section.of(kept, timeline_section.timed(model)):
             lines += [f"### {plain(block.title)}", "", *picture_lines([block.picture])]
             lines += [line for table in block.tables for line in (*table_lines(table), "")]
             lines += ["Why no more overlap:", "", *(f"- {plain(cause)}" for cause in block.causes), ""]
@@ -84,7 +86,11 @@ def table_lines(table: tables.Table) -> list[str]:
 
 
 def picture_lines(pictures: Iterable[Picture]) -> list[str]:
-    return [line for picture in pictures for line in (f"![{_in_brackets(picture.title)}]({picture.path})", "")]
+    lines = []
+    for picture in pictures:
+        lines += [f"![{_in_brackets(picture.title)}]({picture.path})", ""]
+        lines += [f"Repeat: {code(picture.command)}", ""] if picture.command else []
+    return lines
 
 
 def _in_brackets(title: str) -> str:

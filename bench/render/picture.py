@@ -26,6 +26,8 @@ class Picture:
     """The one series it shows; None where it shows several."""
     folder: str = PLOTS
     """Relative to the report."""
+    command: str = ""
+    """Measures what it shows again; empty where the text beside it says so."""
 
     @property
     def path(self) -> str:

@@ -72,6 +72,7 @@ def as_table(plan: Plan) -> RenderableType:
         *_said_once("Variants", _variants(plan)),
         *_said_once("Skipped", _skipped(plan), style="yellow"),
         *_said_once("Labels", dict.fromkeys(label for planned in plan.cases for label in planned.labels)),
+        *_said_once("Later", _later(plan)),
         *_said_once("Assumed", [_assumption(plan)] if plan.running else []),
     )
 
@@ -184,6 +185,17 @@ def _skipped(plan: Plan) -> Iterator[str]:
         labels = ", ".join(dict.fromkeys(label for _, label in pairs))
         others = f" (and {_many(len(reasons) - 1, 'other')} like it)" if len(reasons) > 1 else ""
         yield f"{next(iter(reasons))}{others}: {_many(len(pairs), 'variant')} ({labels})"
+
+
+def _later(plan: Plan) -> list[str]:
+    """What the verdicts may ask for in the end: nobody knows it before, so it stands in no count."""
+    settings = plan.measure
+    said = []
+    if settings.refine == "break_even":
+        said.append(f"up to {_many(settings.refine_cases, 'case')} may be added around break-evens")
+    if settings.link_sensitivity:
+        said.append("each break-even's two cases over a modelled link again at bandwidth x0.5 and x2")
+    return said
 
 
 def _assumption(plan: Plan) -> str:

@@ -2,8 +2,8 @@
 
 import math
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from matplotlib.artist import Artist
@@ -14,7 +14,6 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from bench.deciding.compare import Comparison
 from bench.deciding.decompose import Decomposition
-from bench.deciding.join import Series
 from bench.render import drawing, palette, sentences, words
 from bench.render.drawing import INK
 from bench.render.picture import Picture
@@ -24,6 +23,8 @@ from moe_impl.support import CPU_ONLY
 INTERVAL_SHOWN = 0.5
 """Of a speed-up: how far its interval may stretch the axis."""
 LEGEND_COLUMNS = 2
+CLOSE = 1.35
+"""Ratio of two token counts whose lines leave no room for a number between them."""
 HEADING_WIDTH = 115
 """Characters of a heading's line that fit above the axes."""
 
@@ -35,8 +36,8 @@ def of(model: ReportModel) -> list[Picture]:
     return panels + [_decomposition(model, section, index) for index, section in enumerate(explained, 1)]
 
 
-def _draw(name: str, title: str, height: float, paint: Callable[[Axes], None], series: Series | None = None) -> Picture:
-    return Picture(name, title, drawing.svg(height, lambda figure: paint(figure.add_subplot())), series)
+def _draw(name: str, title: str, height: float, paint: Callable[[Axes], None]) -> Picture:
+    return Picture(name, title, drawing.svg(height, lambda figure: paint(figure.add_subplot())))
 
 
 def _heading(axes: Axes, title: str, told: Iterable[str]) -> None:
@@ -63,11 +64,16 @@ def _speedups(model: ReportModel, panel: Panel, index: int) -> Picture:
     shape = words.shape(first.workload)
     title = f"Speed-up of TBO over tokens: {shape}, link {words.link(first.link)}"
     curves = [
-        Curve(section, words.short_series(section.series), section.series.workload.precision)
+        Curve(
+            section,
+            words.short_series(section.series),
+            coloured_by=section.series.workload.precision,
+            marked_by=section.series.variant.label,
+        )
         for section in panel.sections
     ]
     labels = [label for section in panel.sections for label in sentences.labels(section)]
-    return speedups(f"speedup-{index}", title, curves, said(model, labels))
+    return replace(speedups(f"speedup-{index}", title, curves, said(model, labels)), command=panel.command)
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,9 @@ class Curve:
     section: Section
     label: str
     coloured_by: str
-    """Curves that agree in it share a colour; those of one variant share marker and dash."""
+    """Curves that agree in it share a colour."""
+    marked_by: str
+    """Those that agree in it share marker and dash."""
 
 
 def speedups(name: str, title: str, curves: Sequence[Curve], told: Iterable[str]) -> Picture:
@@ -90,17 +98,19 @@ def speedups(name: str, title: str, curves: Sequence[Curve], told: Iterable[str]
         told: what else the heading tells: machine and labels.
     """
     colours = list(dict.fromkeys(curve.coloured_by for curve in curves))
-    variants = list(dict.fromkeys(curve.section.series.variant.label for curve in curves))
+    marks = list(dict.fromkeys(curve.marked_by for curve in curves))
     rows = [row for curve in curves for row in curve.section.rows]
 
     def paint(axes: Axes) -> None:
         axes.axhline(1, color=INK, linewidth=1)
+        crossings = [c for curve in curves if (c := curve.section.break_even.crossing) is not None]
         for place, curve in enumerate(curves):
-            which = variants.index(curve.section.series.variant.label)
-            colour = palette.pick(palette.LINES, colours.index(curve.coloured_by))
+            again, coloured = divmod(colours.index(curve.coloured_by), len(palette.LINES))
+            which = marks.index(curve.marked_by) + again * len(marks)  # no colour is left: other marks tell them apart
+            colour = palette.LINES[coloured]
             dash = palette.pick(palette.DASHES, which)
             _line(axes, curve, colour, palette.pick(palette.MARKERS, which), dash)
-            _crossing(axes, curve.section, colour, dash, place)
+            _crossing(axes, curve.section, colour, dash, place, crossings)
         _token_axis(axes, (row.tokens for row in rows))
         axes.set_ylabel("speed-up T1 / T2o (above 1: TBO faster)")
         axes.set_ylim(*_speedup_limits(row.comparison for row in rows))
@@ -137,16 +147,18 @@ def _line(axes: Axes, curve: Curve, colour: str, marker: str, dash: str) -> None
             axes.plot([count, count], [low, high], color=colour, linewidth=3, alpha=0.55, solid_capstyle="butt")
 
 
-def _crossing(axes: Axes, section: Section, colour: str, dash: str, place: int) -> None:
-    """About where the line crosses 1; each at a height of its own, since crossings may be close."""
+def _crossing(axes: Axes, section: Section, colour: str, dash: str, place: int, crossings: Collection[float]) -> None:
+    """About where the line crosses 1: at a height of its own, and on the side where no other crossing is close."""
     crossing = section.break_even.crossing
     if crossing is not None:
         axes.axvline(crossing, color=colour, linewidth=1, linestyle=dash, alpha=0.6)
+        left = any(crossing < other < crossing * CLOSE for other in crossings)
         axes.annotate(
             f"≈{words.about(crossing)}",
             (crossing, 0.02 + 0.055 * place),
             xycoords=("data", "axes fraction"),
-            xytext=(3, 0),
+            xytext=(-3 if left else 3, 0),
+            ha="right" if left else "left",
             textcoords="offset points",
             fontsize=9,
         )
@@ -170,14 +182,15 @@ def _decomposition(model: ReportModel, section: Section, index: int) -> Picture:
         axes.legend(
             handles=handles,
             loc="upper center",
-            bbox_to_anchor=(0.5, -0.2),
+            bbox_to_anchor=(0.5, -0.22),
             ncols=6 if len(handles) <= 6 else 4,  # a row wider than the axes would squeeze them
             fontsize=9,
             columnspacing=1.2,
         )
         _heading(axes, title, said(model, sentences.labels(section)))
 
-    return _draw(f"decomposition-{index}", title, 4.4, paint, section.series)
+    drawn = _draw(f"decomposition-{index}", title, 4.4, paint)
+    return replace(drawn, series=section.series, command=section.command)
 
 
 BAR_WIDTH = 0.27

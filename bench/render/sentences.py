@@ -15,6 +15,20 @@ from bench.render import words
 from bench.report_model import NotTimed, ReportModel, Section
 from moe_impl.options import Machine, Variant
 
+ROOFLINE = (
+    "FLOPs and bytes that the layer must do and move (balanced routing), over the instrumented stage time. Roofline: "
+    "this GPU's best product of 8192 x 8192 matrices (bf16, or FP8) and best copy, measured before the sweep."
+)
+DEPENDS = {
+    True: "Depends on the link",
+    False: "Does not depend on the link's bandwidth within these bounds",
+    None: "Unknown whether it depends on the link",
+}
+ACTIVATIONS = "The most that was allocated in an iteration over what was there before it, weights left out."
+CLOCKS = (
+    "The case's GPU between rounds, so all its variants together; what came and went within a round is not seen. Wall "
+    "time decides; this explains: overlap draws more power."
+)
 CPU_BANNER = "Functional check on a CPU, no performance claim."
 
 
@@ -28,7 +42,7 @@ class Measured(Protocol):
 
 
 def headline(model: ReportModel) -> str:
-    """The first line of every output."""
+    """The first line of every output: an answer, how sure its speed-up is, and what the other series say beside it."""
     if model.on_cpu:
         said = [
             CPU_BANNER,
@@ -41,7 +55,33 @@ def headline(model: ReportModel) -> str:
     section = model.headline
     if section is None:
         return "No answer: no overlapped variant was timed."
-    return answer(section, model)
+    return " ".join([f"{answer(section, model).removesuffix('.')}{_confidence(section)}.", *_among(section, model)])
+
+
+def _confidence(section: Section) -> str:
+    """`` (95 % intervals over 5 passes)``; none where the speed-up that is quoted has no interval."""
+    known = section.best.comparison.estimate if section.best else None
+    if known is None or known.passes < 2 or section.break_even.kind is Kind.NO_CLAIM:
+        return ""
+    return f" ({words.percent(known.confidence)} intervals over {known.passes} passes)"
+
+
+def _among(headline: Section, model: ReportModel) -> list[str]:
+    """``Of 4 series, 1 pays from some token count on; at 4096 tokens they lie at 0.950x to 1.202x.``
+
+    The headline quotes the most favourable one; none where it is the only one.
+    """
+    if len(model.sections) < 2:
+        return []
+    paying = sum(section.break_even.kind in (Kind.CROSSING, Kind.EVERYWHERE) for section in model.sections)
+    said = f"Of {len(model.sections)} series, {paying} {'pays' if paying == 1 else 'pay'} from some token count on"
+    tokens = headline.best.tokens if headline.best else None
+    rows = (row for section in model.sections for row in section.rows if row.tokens == tokens)
+    speedups = [row.comparison.speedup for row in rows if row.comparison.ran_tbo and row.comparison.speedup is not None]
+    if tokens is None or len(speedups) < 2:
+        return [f"{said}."]
+    ends = dict.fromkeys(f"{value:.3f}x" for value in (min(speedups), max(speedups)))
+    return [f"{said}; at {words.count(tokens)} tokens they lie at {' to '.join(ends)}."]
 
 
 def _checks_passed(model: ReportModel) -> str:
@@ -60,6 +100,24 @@ def checks(model: ReportModel) -> str:
         return said
     spread = f"differed by up to {found.largest_spread:.1e}" if found.largest_spread else "were the same to the bit"
     return f"{said} Overlapped outputs {spread} over {found.disturbed_runs} more runs with random host delays."
+
+
+def gaps(model: ReportModel) -> list[str]:
+    """What goes right under the headline: how many measurements failed, and how many are missing; none of neither."""
+    return [*_failed(model), *coverage(model)]
+
+
+def _failed(model: ReportModel) -> list[str]:
+    """``3 measurements failed (2 oom, 1 hang), at 4096 tokens: see Failed.``"""
+    how: dict[str, int] = {}
+    for entry in model.failures:
+        how[entry.status] = how.get(entry.status, 0) + len(entry.passes)
+    if not how:
+        return []
+    number = sum(how.values())
+    tokens = words.counts(tuple(sorted({entry.workload.tokens for entry in model.failures})))
+    told = ", ".join(f"{count} {status}" for status, count in how.items())
+    return [f"{number} measurement{'s' if number > 1 else ''} failed ({told}), at {tokens} tokens: see Failed."]
 
 
 def coverage(model: ReportModel) -> list[str]:
@@ -160,6 +218,26 @@ def break_even(even: BreakEven) -> str:
     return f"Break-even: none up to {words.count(even.verdicts[-1][0])} tokens, the largest count measured."
 
 
+def link_sensitivity(section: Section) -> list[str]:
+    """``Depends on the link: at bandwidth x0.5, x1 and x2, 1024 tokens are SLOWER, SLOWER and FASTER.``
+
+    None where nobody asked.
+    """
+    if not section.what_ifs:
+        return []
+    factors = sorted({1.0, *(one.factor for one in section.what_ifs)})
+    told: dict[int, dict[float, str]] = {}
+    for one in section.what_ifs:
+        at = told.setdefault(one.comparison.workload.tokens, {1.0: one.base.value})
+        at[one.factor] = one.comparison.verdict.value
+    rows = (
+        f"{words.count(tokens)} tokens are {words.joined([at.get(factor, 'not measured') for factor in factors])}"
+        for tokens, at in sorted(told.items())
+    )
+    where = f"at bandwidth {words.joined([f'x{factor:g}' for factor in factors])}"
+    return [f"{DEPENDS[section.depends_on_link]}: {where}, {', '.join(rows)}."]
+
+
 def _crossing(even: BreakEven) -> str:
     """No interval: noise is all that one would hold, and the line between two token counts is the larger error."""
     if even.crossing is None or even.crossing_between is None:
@@ -210,6 +288,20 @@ def imbalance(section: Section) -> list[str]:
     pairs = f", its busiest expert {words.factors(busiest)} the mean expert's pairs" if busiest else ""
     routing = section.series.workload.routing
     return [f"Routing {routing}: rank {ranks} receives {rows} the mean rank's rows (any rank at most {most}){pairs}."]
+
+
+def rank_skew(section: Section) -> list[str]:
+    """``Ranks: the fastest is 1.2 % to 3.4 % (off) and 2.5 % (on) ahead of the slowest, whose times these are.``"""
+    sides = (("off", [row.off_rank_skew for row in section.rows]), ("on", [row.on_rank_skew for row in section.rows]))
+    said = []
+    for name, skews in sides:
+        known = [skew for skew in skews if skew is not None]
+        if known:
+            ends = dict.fromkeys(map(words.percent, (min(known), max(known))))
+            said.append(f"{' to '.join(ends)} ({name})")
+    if not said:
+        return []
+    return [f"Ranks: the fastest is {' and '.join(said)} ahead of the slowest, whose times these are."]
 
 
 def doubts(section: Section) -> list[str]:
@@ -291,7 +383,7 @@ def not_timed_together(entries: Iterable[NotTimed]) -> list[str]:
 
 
 def _place(entry: NotTimed) -> str:
-    return f"{entry.workload.precision}, {words.link(entry.link)}"
+    return ", ".join((entry.workload.precision, words.link(entry.link), *entry.axes))
 
 
 def _outcome(entry: NotTimed) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from bench.deciding import facts
 from bench.deciding.decompose import Bounds, Decomposition, LaneTimes
+from bench.deciding.gpu_states import GpuStates
 from bench.render import sentences, words, worth
 from bench.report_model import ReportModel, Row, Section
 
@@ -85,9 +86,11 @@ def decision(section: Section) -> Table:
         tuple(cells(row) for row in section.rows),
         (
             sentences.break_even(section.break_even),
+            *sentences.link_sensitivity(section),
             *worth.steps(section),
             *sentences.undecided(section),
             *sentences.imbalance(section),
+            *sentences.rank_skew(section),
             *sentences.doubts(section),
             sentences.caption(section),
         ),
@@ -132,11 +135,13 @@ def _order(row: Row, unit: Unit) -> str:
     return words.UNKNOWN if bounds is None else bounds.ideal_order
 
 
+RESERVATION = "of it SM reservation"
 QUANTITIES: tuple[tuple[str, Quantity], ...] = (
     ("T1 unsplit", _time(lambda why: why.t1_s)),
     ("T2s split, serial", _time(lambda why: why.t2s_s)),
     ("T2o split, overlapped", _time(lambda why: why.t2o_s)),
     ("split penalty T2s - T1", _time(lambda why: why.penalty_s, signed=True)),
+    (RESERVATION, _time(lambda why: why.reservation_s, signed=True)),
     ("overlap gain T2s - T2o", _time(lambda why: why.gain_s, signed=True)),
     ("net gain - penalty", _time(lambda why: why.net_s, signed=True)),
     ("T1 compute", _lane(lambda why: why.t1_lanes, lambda lanes: lanes.compute_s)),
@@ -154,6 +159,7 @@ QUANTITIES: tuple[tuple[str, Quantity], ...] = (
 def explanation(section: Section) -> Table:
     """Where the time went, one column a token count."""
     unit = section_unit(section)
+    reserves = any(row.comparison.variant.reserve_sms for row in section.rows)
 
     def line(name: str, text: Quantity) -> tuple[str, ...]:
         return (name, *(text(row, unit) for row in section.rows))
@@ -162,14 +168,16 @@ def explanation(section: Section) -> Table:
         "Where the time goes",
         ("tokens", *(words.count(row.tokens) for row in section.rows)),
         (
-            *(line(f"{name}, {unit.name}", text) for name, text in QUANTITIES),
+            *(line(f"{name}, {unit.name}", text) for name, text in QUANTITIES if reserves or name != RESERVATION),
             line("order of the ideal", _order),
             line(
                 "efficiency", lambda row, _: words.percent(row.decomposition.efficiency if row.decomposition else None)
             ),
+            line(
+                "efficiency, SMs shared",
+                lambda row, _: words.percent(row.decomposition.efficiency_sm if row.decomposition else None),
+            ),
             line("minimum detectable effect", lambda row, _: words.percent(row.comparison.min_detectable)),
-            line("activations off", lambda row, _: words.size(row.off_activations_bytes)),
-            line("activations on", lambda row, _: words.size(row.on_activations_bytes)),
         ),
         (*sentences.doubts(section), sentences.caption(section)),
     )
@@ -189,10 +197,81 @@ def dilation(section: Section) -> Table | None:
     )
 
 
+def kernels(section: Section) -> Table | None:
+    """What T1's stages reach at the largest token count, against the measured roofline; None without stage times."""
+    row = max(section.rows, key=lambda row: row.tokens, default=None)
+    if row is None or not row.stage_rates:
+        return None
+    unit = unit_for(rate.seconds for rate in row.stage_rates)
+    return Table(
+        f"Kernels: T1's stages at {words.count(row.tokens)} tokens, one layer",
+        ("stage", unit.name, "TFLOP/s", "GB/s", "of roofline"),
+        tuple(
+            (
+                rate.stage,
+                unit.text(rate.seconds),
+                f"{rate.flops_per_s / 1e12:.0f}" if rate.flops else "-",
+                f"{rate.bytes_per_s / 1e9:.0f}",
+                words.percent(rate.roofline),
+            )
+            for rate in row.stage_rates
+        ),
+        (sentences.ROOFLINE, *sentences.doubts(section), sentences.caption(section)),
+    )
+
+
+def memory(section: Section) -> Table | None:
+    """Most activation memory of any pass, one column a token count; None where the device reports none."""
+    sizes = [(row.off_activations_bytes, row.on_activations_bytes) for row in section.rows]
+    if not any(off or on for off, on in sizes):
+        return None
+    return Table(
+        "Memory: activations at their peak",
+        ("tokens", *(words.count(row.tokens) for row in section.rows)),
+        (
+            ("off (T1)", *(words.size(off) for off, _ in sizes)),
+            ("on (T2o)", *(words.size(on) for _, on in sizes)),
+            ("on / off", *(words.ratio(on / off if on and off else None) for off, on in sizes)),
+        ),
+        (sentences.ACTIVATIONS, sentences.caption(section)),
+    )
+
+
+def clocks(section: Section) -> Table | None:
+    """What the GPU said of itself, one column a token count; None where nobody asked."""
+    states = [row.gpu for row in section.rows]
+    if not any(states):
+        return None
+
+    def line(name: str, pick: Callable[[GpuStates], float | None]) -> tuple[str, ...]:
+        values = (None if state is None else pick(state) for state in states)
+        return (name, *(words.UNKNOWN if value is None else f"{value:.0f}" for value in values))
+
+    reasons = dict.fromkeys(reason for state in states if state is not None for reason in state.reasons)
+    return Table(
+        "Clocks and power",
+        ("tokens", *(words.count(row.tokens) for row in section.rows)),
+        (
+            line("SM clock, MHz: median", lambda gpu: gpu.sm_clock_hz.median * 1e-6 if gpu.sm_clock_hz else None),
+            line("SM clock, MHz: lowest", lambda gpu: gpu.sm_clock_hz.lowest * 1e-6 if gpu.sm_clock_hz else None),
+            line("power, W: median", lambda gpu: gpu.power_w.median if gpu.power_w else None),
+            line("power, W: highest", lambda gpu: gpu.power_w.highest if gpu.power_w else None),
+            line("temperature, °C: highest", lambda gpu: gpu.temperature_c.highest if gpu.temperature_c else None),
+            ("slowed down", *(words.percent(state.slowed_down if state else None) for state in states)),
+            ("moments asked", *(words.count(state.moments if state else 0) for state in states)),
+        ),
+        (
+            sentences.CLOCKS,
+            *([f"Slowed down by {', '.join(reasons)}."] if reasons else []),
+            sentences.caption(section),
+        ),
+    )
+
+
 def of(section: Section) -> list[Table]:
     """All of a section's tables, the decision first."""
-    stages = dilation(section)
-    return [decision(section), explanation(section), *([stages] if stages else [])]
+    more = (dilation(section), kernels(section), memory(section), clocks(section))
+    return [decision(section), explanation(section), *(table for table in more if table is not None)]
 
 
 def environment(model: ReportModel) -> Table:

@@ -34,7 +34,7 @@ def summary(model: ReportModel) -> RenderableType:
     """The headline, one table a series, then noise, rule, failures and skips."""
     parts: list[RenderableType] = [
         Text(sentences.headline(model), style="bold"),
-        *(Text(line, style="bold yellow") for line in sentences.coverage(model)),
+        *(Text(line, style="bold yellow") for line in sentences.gaps(model)),
         Text(sentences.machine(model), style="dim"),
     ]
     if model.question:
@@ -42,7 +42,7 @@ def summary(model: ReportModel) -> RenderableType:
     if not model.on_cpu:  # the banner is the only answer there
         others = [section for section in model.sections if section is not model.headline]
         parts += [Padding(Text(sentences.answer(section, model)), (0, 0, 0, 2)) for section in others]
-    parts += [Text(line) for line in (*sentences.alone(model), *worth.best_splits(model), *worth.fits(model))]
+    parts += [Text(line) for line in (*sentences.alone(model), *worth.lines(model))]
     shown = within(model.sections)
     for section in shown:
         parts += ["", Text(words.series(section.series), style="bold"), *table(tables.decision(section))]

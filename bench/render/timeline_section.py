@@ -1,15 +1,20 @@
 """The report's timelines: pictures, tables and sentences of every profile that a run keeps."""
 
-from collections.abc import Callable, Iterable
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from bench import units
 from bench.deciding.join import series_of
+from bench.profiling.agreement import ALIKE, Agreement, agreements
 from bench.profiling.kept import ANALYSIS, TIMELINES, Kept, Pair, Profiled
 from bench.render import timeline_plot, words
 from bench.render.analysis import ALWAYS, SHARES
 from bench.render.picture import Picture
 from bench.render.tables import Table, unit_for
+from bench.report_model import ReportModel
+from moe_impl.options import Variant
 from moe_impl.stages import Stage
 
 FIGURE = "timeline"
@@ -27,9 +32,54 @@ class Block:
     doubts: tuple[str, ...]
 
 
-def of(kept: Kept) -> list[Block]:
-    """The blocks of one profile."""
-    return [_block(kept, pair, index) for index, pair in enumerate(kept.pairs, 1)]
+Timed = Mapping[tuple[str, Variant], float]
+"""(case_id, variant) -> the timed median, in seconds."""
+
+
+def timed(model: ReportModel) -> Timed:
+    """What the timed passes of a run say of its variants."""
+    found: dict[tuple[str, Variant], float] = {}
+    for row in (row for section in model.sections for row in section.rows):
+        compared, why = row.comparison, row.decomposition
+        times = {
+            compared.baseline: compared.baseline_s,
+            compared.variant: compared.variant_s,
+            compared.variant.split_serial(): why.t2s_s if why else None,
+        }
+        found |= {(compared.case_id, variant): time for variant, time in times.items() if time is not None}
+    return found
+
+
+def of(kept: Kept, times: Timed = MappingProxyType({})) -> list[Block]:
+    """The blocks of one profile.
+
+    Args:
+        kept: the profile.
+        times: of the run that keeps it, to say how far the profiler moved what it watched.
+    """
+    return [_block(kept, pair, index, times) for index, pair in enumerate(kept.pairs, 1)]
+
+
+def missing(model: ReportModel) -> list[str]:
+    """Commands that profile the most telling cases, those left out that the run keeps profiles of."""
+    there = {kept.case.case_id for kept in model.timelines}
+    cases = dict.fromkeys(row.comparison.case_id for row in model.telling)
+    return [shlex.join(["bench", "profile", model.run, "--case", case]) for case in cases if case not in there]
+
+
+def between_tools(profiles: Sequence[Kept]) -> list[str]:
+    """``torch and nsys agree within 3 %: T1 / T2o is 1.137 and 1.122, ..``, a line for two profiles of one case."""
+    return [_agreement(found) for found in agreements(profiles)]
+
+
+def _agreement(found: Agreement) -> str:
+    bound = units.format_percent(ALIKE)
+    how = f"agree within {bound}" if found.alike else f"do not agree within {bound}"
+    ratios = " and ".join(f"{ratio:.3f}" for ratio in found.off_on)
+    return (
+        f"{' and '.join(found.tools)} {how} ({found.on.label}): T1 / T2o is {ratios}, {words.percent(found.apart)} "
+        f"apart; shares of the span differ by {words.percent(found.share)} at most ({found.stage} in {found.role})."
+    )
 
 
 def pictures(profiles: Iterable[Kept]) -> list[Picture]:
@@ -46,9 +96,10 @@ def about(kept: Kept) -> str:
     return said
 
 
-def _block(kept: Kept, pair: Pair, index: int) -> Block:
+def _block(kept: Kept, pair: Pair, index: int, times: Timed) -> Block:
     work, link = kept.case.workload, kept.case.link
     title = f"{words.series(series_of(work, link, pair.on.variant))} · {words.count(work.tokens)} tokens"
+    title += f" · profiled with {kept.tool}"
     shown = [timeline_plot.Shown(_name(one), one.strip) for one in pair.all]
     picture = Picture(
         f"{FIGURE}-{index}",
@@ -56,15 +107,17 @@ def _block(kept: Kept, pair: Pair, index: int) -> Block:
         timeline_plot.svg(f"Timeline: {title}", shown),
         folder=f"{TIMELINES}/{kept.folder}",
     )
-    return Block(title, picture, (_shares(pair), _stages(pair)), tuple(_causes(pair.on)), tuple(_doubts(pair)))
+    return Block(
+        title, picture, (_shares(kept, pair, times), _stages(pair)), tuple(_causes(pair.on)), tuple(_doubts(pair))
+    )
 
 
 def _name(one: Profiled) -> str:
     return f"{one.variant.role} {one.variant.label}"
 
 
-def _shares(pair: Pair) -> Table:
-    """Off beside on: medians over iterations."""
+def _shares(kept: Kept, pair: Pair, times: Timed) -> Table:
+    """Off beside on: medians over iterations, the span beside the timed one."""
     unit = unit_for(one.analysis.span_ns * 1e-9 for one in pair.all)
 
     def line(title: str, cell: Callable[[Profiled], str]) -> tuple[str, ...]:
@@ -72,6 +125,10 @@ def _shares(pair: Pair) -> Table:
 
     def hidden(one: Profiled) -> str:
         return words.percent(one.analysis.overlap)
+
+    def beside_timed(one: Profiled) -> str:
+        seconds = times.get((kept.case.case_id, one.variant))
+        return words.UNKNOWN if seconds is None else f"{(one.analysis.span_ns * 1e-9 / seconds - 1) * 100:+.1f} %"
 
     shares = [
         line(title, lambda one, name=name: units.format_percent(one.analysis.share(name)))  # type: ignore[misc]
@@ -83,6 +140,7 @@ def _shares(pair: Pair) -> Table:
         ("", *(_name(one) for one in pair.all)),
         (
             line(f"span, {unit.name}", lambda one: unit.text(one.analysis.span_ns * 1e-9)),
+            *([line("span against the timed median", beside_timed)] if times else []),
             *shares,
             line("communication that was hidden", hidden),
         ),

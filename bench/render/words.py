@@ -1,6 +1,6 @@
 """Names and quantities as every output writes them."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -29,7 +29,11 @@ def about(number: float) -> str:
 
 def counts(numbers: tuple[int, ...]) -> str:
     """``128, 256 and 512``."""
-    texts = [count(number) for number in numbers]
+    return joined([count(number) for number in numbers])
+
+
+def joined(texts: Sequence[str]) -> str:
+    """``a, b and c``."""
     return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 

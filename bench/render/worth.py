@@ -1,9 +1,15 @@
 """What verdicts are worth to an operator: milliseconds of a step, the best split factor, what fits in memory. Text."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
 from bench import units
 from bench.deciding.best_split import ANY_SPLIT, BestSplit
+from bench.deciding.compare import NOISE_ALONE
 from bench.deciding.fits import Fits
-from bench.deciding.join import Series
+from bench.deciding.join import ANY_TOKENS, Series
+from bench.deciding.tuned import Tuned
 from bench.render import words
 from bench.report_model import ReportModel, Section
 
@@ -42,6 +48,52 @@ def _best_split(found: BestSplit) -> str:
     told = "" if found.told_apart else f", not told from x{found.next.variant.split_factor}"
     where = f"x{found.best.variant.split_factor} at {words.count(found.best.workload.tokens)}"
     return f"{where}, {words.speedup(found.best)}{told}"
+
+
+def tuned(model: ReportModel) -> list[str]:
+    """``Tuned (bf16): streams x2 triton against off triton at 4096, 1.210x [1.203, 1.217] FASTER. Picked ..``
+
+    What forbids a verdict, such as too few passes, is one line with the token counts.
+    """
+    groups: dict[tuple[Any, ...], list[Tuned]] = {}
+    forbidden: dict[tuple[str, ...], list[int]] = {}
+    for found in model.tuned:
+        if NOISE_ALONE.issuperset(found.reasons):
+            groups.setdefault(_alike(found), []).append(found)
+        else:
+            forbidden.setdefault(found.reasons, []).append(found.workload.tokens)
+    said = [_picked(rows) for rows in groups.values()]
+    for reasons, tokens in forbidden.items():
+        counts = words.counts(tuple(dict.fromkeys(tokens)))
+        said.append(f"Tuned: UNDECIDED at {counts}: {'; '.join(reasons)}.")
+    return said
+
+
+def _alike(found: Tuned) -> tuple[Any, ...]:
+    """What the rows of one line share."""
+    place = replace(found.workload, tokens=ANY_TOKENS), found.link
+    return *place, found.candidates_on, found.candidates_off, found.picked_in, found.judged_in
+
+
+def _picked(rows: Sequence[Tuned]) -> str:
+    first = rows[0]
+    picked, judged = (words.counts(tuple(p + 1 for p in passes)) for passes in (first.picked_in, first.judged_in))
+    return (
+        f"Tuned ({first.workload.precision}, {words.link(first.link)}): {'; '.join(map(_tuned, rows))}. "
+        f"Picked of {first.candidates_on} on and {first.candidates_off} off in passes {picked}, judged in {judged}."
+    )
+
+
+def _tuned(found: Tuned) -> str:
+    known = found.estimate
+    ratio = words.UNKNOWN if known is None else words.factor(known.speedup, known.low, known.high)
+    where = f"{found.on.label} against {found.off.label} at {words.count(found.workload.tokens)}"
+    return f"{where}, {ratio} {found.verdict}{f' ({found.reasons[0]})' if found.reasons else ''}"
+
+
+def lines(model: ReportModel) -> list[str]:
+    """What a whole run is worth, beside its series' answers."""
+    return [*best_splits(model), *tuned(model), *fits(model)]
 
 
 def fits(model: ReportModel) -> list[str]:

@@ -10,10 +10,11 @@ from bench.identity import variant_id
 from bench.measure.settings import MeasureSettings
 from bench.results import Trial
 from bench.running.giving_up import was_given_up
-from moe_impl.options import Machine
 
 JUDGING = ("decide_beyond", "same_within")
 """Settings of ``measure`` that read stored samples and take none."""
+ADDING = ("refine", "refine_cases", "refine_limit_s", "link_sensitivity")
+"""Settings that add cases (bench.refining) and leave alone how any case is measured."""
 
 Todo = tuple[tuple[Case, ...], ...]
 """Per pass, the cases to run."""
@@ -55,7 +56,8 @@ def _with_stored_variants(case: Case, whole: Case, trial: Trial) -> Case:
 
 
 def refuse_changed_measure(stored: MeasureSettings, now: MeasureSettings) -> None:
-    """Trials of one run are judged together, so they must have been measured alike. How they are judged may change.
+    """Trials of one run are judged together, so they must have been measured alike. How they are judged, and
+    which more are asked for, may change.
 
     Raises:
         BenchError: one line per key of ``measure`` that differs.
@@ -64,27 +66,10 @@ def refuse_changed_measure(stored: MeasureSettings, now: MeasureSettings) -> Non
         f"measure.{spec.name.removesuffix('_s')}: the run was measured with {getattr(stored, spec.name)}, the sweep "
         f"file now says {getattr(now, spec.name)}; restore it, or start a new run without --resume"
         for spec in fields(MeasureSettings)
-        if spec.name not in JUDGING and getattr(stored, spec.name) != getattr(now, spec.name)
+        if spec.name not in (*JUDGING, *ADDING) and getattr(stored, spec.name) != getattr(now, spec.name)
     ]
     if changed:
         raise BenchError(*changed)
-
-
-def refuse_other_machine(trials: Iterable[Trial], now: Machine) -> None:
-    """Passes of one case are averaged, and a report refuses to average over machines: better said before measuring.
-
-    Raises:
-        BenchError: one line per fact (device, memory, versions ...) in which a Trial's machine differs.
-    """
-    for trial in trials:
-        changed = [
-            f"--resume: machine.{spec.name}: the run was measured with {getattr(trial.machine, spec.name)}, this "
-            f"machine has {getattr(now, spec.name)}; start a new run with another --out"
-            for spec in fields(Machine)
-            if getattr(trial.machine, spec.name) != getattr(now, spec.name)
-        ]
-        if changed:
-            raise BenchError(*changed)
 
 
 def refuse_other_cases(trials: Iterable[Trial], cases: Iterable[Case]) -> None:

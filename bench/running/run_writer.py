@@ -82,13 +82,12 @@ class RunWriter:
         self._replace(CONFIG, text)
 
     def write_environment(self, environment: dict[str, Any]) -> None:
-        """Store what is known of machine and software; a resumed run keeps what its first start wrote.
+        """Store what is known of machine and software.
 
         Raises:
             BenchError: not writable, disk full.
         """
-        if not (self.path / ENVIRONMENT).exists():
-            self._replace(ENVIRONMENT, json.dumps(environment, indent=2, default=str) + "\n")
+        self._replace(ENVIRONMENT, json.dumps(environment, indent=2, default=str) + "\n")
 
     def _replace(self, name: str, text: str) -> None:
         """Whole or not at all: a kill must not leave half a config that then refuses to resume."""

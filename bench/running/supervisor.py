@@ -64,14 +64,21 @@ def supervise(sweep: Sweep) -> None:
     """Run all passes; every case of every pass ends in one stored Trial.
 
     Raises:
-        BenchError: SIGINT or SIGTERM (exit code 130), a Trial that cannot be stored (2), workers that end without
-            getting anywhere (70). What was finished before is stored.
+        BenchError: SIGINT or SIGTERM (exit code 130), a full disk (2), workers that end without getting anywhere (70).
+            What was finished before is stored.
     """
     stop = StopRequest()
     settled = Settled([case for cases in sweep.todo for case in cases], sweep.machine)
-    with on_interrupt(stop), tempfile.TemporaryDirectory(prefix="bench-") as folder:
+    with on_interrupt(stop), _temporary_folder() as folder:
         for pass_index, cases in enumerate(sweep.todo):
             _Pass(sweep, pass_index, cases, settled, Path(folder) / "progress", stop).run()
+
+
+def _temporary_folder() -> "tempfile.TemporaryDirectory[str]":
+    try:
+        return tempfile.TemporaryDirectory(prefix="bench-")
+    except OSError as error:
+        raise BenchError(f"no temporary folder for the sweep: {error}") from error
 
 
 class _Pass:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
+from bench.errors import BenchError
 from bench.printable import printable
 from bench.running.messages import Event, Job, dump_job, load_event
 
@@ -56,31 +57,37 @@ class Worker:
             command: without ``--events-fd``, which is added here.
             job: read by the worker from its standard input.
             log_path: appended to with whatever the worker prints.
+
+        Raises:
+            BenchError: a full disk, or no room for a process.
         """
-        receive, send = os.pipe()
-        # A file, not a pipe: a Job may be larger than a pipe holds, and writing must not wait for `import torch`.
-        with tempfile.TemporaryFile() as stdin, log_path.open("ab") as log:
-            stdin.write(dump_job(job))
-            stdin.seek(0)
-            self._log_path, self._log_start = log_path, log.tell()
-            try:
-                self._process = subprocess.Popen(
-                    [*command, "--events-fd", str(send)],
-                    stdin=stdin,
-                    stdout=log,
-                    stderr=log,
-                    env=worker_environment(),
-                    pass_fds=(send,),
-                    start_new_session=True,
-                )
-            except OSError:
-                os.close(receive)
-                raise
-            finally:
-                os.close(send)
-        self._events = receive
+        self._log_path = log_path
+        self._events, send = os.pipe()
+        try:
+            self._process = self._start([*command, "--events-fd", str(send)], job, send)
+        except OSError as error:
+            os.close(self._events)
+            raise BenchError(f"no worker can be started: {error}") from error
+        finally:
+            os.close(send)
         self._partial = b""
         self._lines: deque[bytes] = deque()
+
+    def _start(self, command: Sequence[str], job: Job, send: int) -> "subprocess.Popen[bytes]":
+        # A file, not a pipe: a Job may be larger than a pipe holds, and writing must not wait for `import torch`.
+        with tempfile.TemporaryFile() as stdin, self._log_path.open("ab") as log:
+            stdin.write(dump_job(job))
+            stdin.seek(0)
+            self._log_start = log.tell()
+            return subprocess.Popen(
+                command,
+                stdin=stdin,
+                stdout=log,
+                stderr=log,
+                env=worker_environment(),
+                pass_fds=(send,),
+                start_new_session=True,
+            )
 
     def __enter__(self) -> Self:
         return self

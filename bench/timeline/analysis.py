@@ -38,6 +38,10 @@ class Analysis:
     def span_ns(self) -> float:
         return median(m.span_ns for m in self.iterations)
 
+    def stage_share(self, stage: str) -> float:
+        """Median busy time of a stage over the median span; 0 without such a stage."""
+        return self.stages_ns.get(stage, 0.0) / self.span_ns if self.span_ns else 0.0
+
     @property
     def overlap(self) -> float | None:
         """Median share of communication that was hidden; None where no iteration communicates."""

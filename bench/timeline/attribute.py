@@ -19,6 +19,8 @@ LaneName = Literal["compute", "comm"]
 COMPUTE, COMM = 0, 1
 LANES: dict[LaneName, int] = {"compute": COMPUTE, "comm": COMM}
 GROUPS = ("iteration", "layer", "ubatch")
+OF_CAPTURE = ("stage", "layer", "ubatch")
+"""What the ranges around a captured call say of all replays; the iteration is that of the launch."""
 OURS = (
     r"^moe_tbo/iteration (?P<iteration>\d+) (?P<run>.+)$",
     r"^moe_tbo/(?P<stage>\w+) layer (?P<layer>\d+) ubatch (?P<ubatch>\d+)$",
@@ -70,7 +72,8 @@ class Attributed:
         mine = np.flatnonzero(self.run == number)
         profile = replace(self.profile, work=self.profile.work.take(mine))
         chosen = {name: getattr(self, name)[mine] for name in ("stage", "lane", "run", "iteration", "layer", "ubatch")}
-        return replace(self, profile=profile, nesting=replace(self.nesting, inner=self.nesting.inner[mine]), **chosen)
+        nesting = replace(self.nesting, inner=self.nesting.inner[mine], captured=self.nesting.captured[mine])
+        return replace(self, profile=profile, nesting=nesting, **chosen)
 
 
 def attribute(profile: Profile, rules: Rules | None = None) -> Attributed:
@@ -79,10 +82,10 @@ def attribute(profile: Profile, rules: Rules | None = None) -> Attributed:
     nesting = nest(profile.ranges, profile.work)
     stage_names, run_names = Names(), Names()
     of_range = _ranges(profile, nesting, rules, {"stage": stage_names, "run": run_names})
-    inner = nesting.inner
-    found = {key: np.where(inner != UNKNOWN, values[np.maximum(inner, 0)], UNKNOWN) if len(values) else inner.copy()
-             for key, values in of_range.items()}  # fmt: skip
-    stage, lane = found["stage"], np.full(len(inner), UNKNOWN, dtype=np.int64)
+    found = {key: _said(values, nesting.inner) for key, values in of_range.items()}
+    for key in OF_CAPTURE:
+        found[key] = np.where(nesting.captured != UNKNOWN, _said(of_range[key], nesting.captured), found[key])
+    stage, lane = found["stage"], np.full(len(nesting.inner), UNKNOWN, dtype=np.int64)
     for number, name in enumerate(stage_names.texts):
         if name in rules.stages:
             lane[stage == number] = LANES[rules.stages[name]]
@@ -108,6 +111,13 @@ def attribute(profile: Profile, rules: Rules | None = None) -> Attributed:
         layer=found["layer"],
         ubatch=found["ubatch"],
     )
+
+
+def _said(values: Column, innermost: Column) -> Column:
+    """For each piece of work what the range around it says; UNKNOWN outside of all."""
+    if not len(values):
+        return innermost.copy()
+    return np.where(innermost != UNKNOWN, values[np.maximum(innermost, 0)], UNKNOWN)
 
 
 def _ranges(profile: Profile, nesting: Nesting, rules: Rules, named: dict[str, Names]) -> dict[str, Column]:

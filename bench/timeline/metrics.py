@@ -41,7 +41,8 @@ class IterationMetrics:
     work: int
     """Kernels, copies and sets."""
     hand_over_gap_ns: float | None
-    """Median host time from one micro-batch's last launch to the next one's first; None without two micro-batches."""
+    """Median host time from one micro-batch's last launch to the next one's first; None without two micro-batches, and
+    of a graph's replay, which is one launch."""
 
     @property
     def idle_ns(self) -> int:
@@ -132,7 +133,7 @@ def _blocking(work: Work, lane: Column, exposed: Intervals, gaps: Intervals) -> 
 
 
 def _hand_over_gap(work: Work, ubatch: Column) -> float | None:
-    known = (ubatch != UNKNOWN) & (work.launch_ns != UNKNOWN)
+    known = (ubatch != UNKNOWN) & (work.launch_ns != UNKNOWN) & (work.captured_ns == UNKNOWN)
     order = np.argsort(work.launch_ns[known], kind="stable")
     launch, launched, who = work.launch_ns[known][order], work.launched_ns[known][order], ubatch[known][order]
     changes = who[1:] != who[:-1]

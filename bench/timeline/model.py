@@ -51,6 +51,8 @@ class Work:
     """When that call returned."""
     thread: Column
     """The host thread that launched it."""
+    captured_ns: Column
+    """When that thread issued it into the graph of which this is a replay; UNKNOWN where it was launched by itself."""
 
     def __len__(self) -> int:
         return len(self.start_ns)

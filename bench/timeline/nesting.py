@@ -17,6 +17,8 @@ class Nesting:
     depth: Column
     inner: Column
     """For each piece of work: the innermost range around its launch, UNKNOWN outside of all."""
+    captured: Column
+    """The same of when it was issued into a graph."""
 
 
 def nest(ranges: Ranges, work: Work) -> Nesting:
@@ -27,16 +29,17 @@ def nest(ranges: Ranges, work: Work) -> Nesting:
     """
     parent = np.full(len(ranges), UNKNOWN, dtype=np.int64)
     depth = np.zeros(len(ranges), dtype=np.int64)
-    inner = np.full(len(work), UNKNOWN, dtype=np.int64)
+    inner, captured = (np.full(len(work), UNKNOWN, dtype=np.int64) for _ in range(2))
     for thread in np.unique(ranges.thread):
         mine = np.flatnonzero(ranges.thread == thread)
         # Of two ranges with one start the longer one is around the other.
         mine = mine[np.lexsort((-ranges.end_ns[mine], ranges.start_ns[mine]))]
         times, current = _sweep(mine, ranges, parent, depth)
-        launched = np.flatnonzero((work.thread == thread) & (work.launch_ns != UNKNOWN))
-        at = np.searchsorted(times, work.launch_ns[launched], side="right") - 1
-        inner[launched] = np.where(at >= 0, current[np.maximum(at, 0)], UNKNOWN)
-    return Nesting(parent, depth, inner)
+        for innermost, moments in ((inner, work.launch_ns), (captured, work.captured_ns)):
+            known = np.flatnonzero((work.thread == thread) & (moments != UNKNOWN))
+            at = np.searchsorted(times, moments[known], side="right") - 1
+            innermost[known] = np.where(at >= 0, current[np.maximum(at, 0)], UNKNOWN)
+    return Nesting(parent, depth, inner, captured)
 
 
 def _sweep(mine: Column, ranges: Ranges, parent: Column, depth: Column) -> tuple[Column, Column]:

@@ -6,15 +6,18 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from bench.errors import BenchError
-from bench.timeline import nsys_tables
+from bench.timeline import graphs, nsys_tables
 from bench.timeline.model import UNKNOWN, Calls, Names, Profile, Ranges, Work, columns
 from bench.timeline.nsys_tables import (
     CATEGORY,
     DOMAIN,
+    GRAPH_NODE,
+    GRAPH_NODES,
     KERNEL,
     MEMCPY,
     MEMSET,
     NVTX,
+    ORIGINAL_NODE,
     PAYLOAD,
     PUSH_POP,
     RUNTIME,
@@ -46,7 +49,8 @@ def read(path: Path) -> Profile:
         nsys_tables.refuse_unsound(db, path, tables)
         names, doubts = Names(), []
         strings = {number: names.number(text) for number, text in db.execute(f"SELECT id, value FROM {STRINGS}")}
-        work = _work(db, tables, names, strings)
+        work, replayed = _work(db, tables, names, strings)
+        doubts += graphs.unmatched(replayed)
         if RUNTIME not in tables:
             doubts.append(f"no table {RUNTIME}: no launch is known, so nothing can be attributed to a range")
         ranges = _ranges(db, names, strings) if NVTX in tables else _no_ranges()
@@ -66,7 +70,8 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
         raise BenchError(f"{path}: cannot be read as an SQLite export: {error}") from error
 
 
-def _work(db: sqlite3.Connection, tables: set[str], names: Names, strings: dict[int, int]) -> Work:
+def _work(db: sqlite3.Connection, tables: set[str], names: Names, strings: dict[int, int]) -> tuple[Work, int]:
+    """All work, and how many pieces of it are of graphs whose capture is unknown."""
     launches: dict[tuple[int, int], tuple[int, int, int]] = {}
     if RUNTIME in tables:
         query = f"SELECT globalTid, correlationId, start, end FROM {RUNTIME} ORDER BY start, end DESC"
@@ -80,15 +85,40 @@ def _work(db: sqlite3.Connection, tables: set[str], names: Names, strings: dict[
     ]
     rows: list[tuple[int, ...]] = []
     unknown = (UNKNOWN, UNKNOWN, UNKNOWN)
+    captures, replayed = _captures(db), 0
     for table, naming, size, number in sources:
         if table not in tables:
             continue
-        query = f"SELECT start, end, streamId, deviceId, {naming}, {size}, globalPid, correlationId FROM {table}"
-        for start, end, stream, device, named, num_bytes, process, correlation in db.execute(query):
+        graph_node = f"COALESCE({GRAPH_NODE}, 0)" if nsys_tables.has_columns(db, table, GRAPH_NODE) else "0"
+        query = (
+            f"SELECT start, end, streamId, deviceId, {naming}, {size}, globalPid, correlationId, {graph_node}"
+            f" FROM {table}"
+        )
+        for start, end, stream, device, named, num_bytes, process, correlation, node in db.execute(query):
             launch, launched, thread = launches.get((process, correlation), unknown)
-            rows.append((start, end, stream, device, number(named), num_bytes, launch, launched, thread))
+            captured = captures.get((thread, node), UNKNOWN)
+            replayed += node != 0 and captured == UNKNOWN
+            rows.append((start, end, stream, device, number(named), num_bytes, launch, launched, thread, captured))
     rows.sort()
-    return Work(*columns(rows, 9))
+    return Work(*columns(rows, 10)), replayed
+
+
+def _captures(db: sqlite3.Connection) -> dict[tuple[int, int], int]:
+    """(thread, node of a graph) -> when that thread issued what the node is of, or what it is a copy of."""
+    if not nsys_tables.has_columns(db, GRAPH_NODES, "start", "globalTid", GRAPH_NODE, ORIGINAL_NODE):
+        return {}
+    made: dict[tuple[int, int], int] = {}
+    copies: list[tuple[int, int, int]] = []
+    query = f"SELECT start, globalTid, {GRAPH_NODE}, COALESCE({ORIGINAL_NODE}, 0) FROM {GRAPH_NODES} ORDER BY start"
+    for start, thread, node, original in db.execute(query):
+        if original:
+            copies.append((thread, node, original))
+        else:
+            made.setdefault((thread, node), start)
+    for thread, node, original in copies:  # by start: a copy's original before the copy
+        if (thread, original) in made:
+            made[thread, node] = made[thread, original]
+    return made
 
 
 def copy_name(kind: int, names: Names, otherwise: int) -> int:

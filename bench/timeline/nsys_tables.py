@@ -10,6 +10,8 @@ from bench.timeline.model import LATEST_NS
 KERNEL, MEMCPY, MEMSET = (f"CUPTI_ACTIVITY_KIND_{kind}" for kind in ("KERNEL", "MEMCPY", "MEMSET"))
 RUNTIME = "CUPTI_ACTIVITY_KIND_RUNTIME"
 NVTX, STRINGS = "NVTX_EVENTS", "StringIds"
+GRAPH_NODES, GRAPH_NODE, ORIGINAL_NODE = "CUDA_GRAPH_NODE_EVENTS", "graphNodeId", "originalGraphNodeId"
+"""What made each node of a graph, and which it is a copy of; work says of which node it is. Not in all exports."""
 PUSH_POP, START_END, CATEGORY, DOMAIN = 59, 60, 33, 75
 """NVTX_EVENTS.eventType (ENUM_NSYS_EVENT_TYPE)."""
 PAYLOAD = "COALESCE(int64Value, uint64Value, int32Value, uint32Value, -1)"
@@ -37,6 +39,11 @@ SOUND = {
     NVTX: _RANGE,
 }
 """Table -> what each of its rows must be, in SQL."""
+
+
+def has_columns(db: sqlite3.Connection, table: str, *names: str) -> bool:
+    """Whether the table is there with all of them."""
+    return set(names) <= {row[1] for row in db.execute(f"PRAGMA table_info({table})")}
 
 
 def refuse_unsound(db: sqlite3.Connection, path: Path, tables: Collection[str]) -> None:

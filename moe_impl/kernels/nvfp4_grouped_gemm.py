@@ -13,6 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from moe_impl.carve_out import left_free
+from moe_impl.kernels.free_sms import computes_here, new_sms, next_tile, programs
 from moe_impl.kernels.launch import check, row_block, sm_count
 from moe_impl.kernels.pair_places import pair_spans
 from moe_impl.nvfp4 import NvFp4Tensor
@@ -99,53 +101,75 @@ def expand(bits, scales, shift: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.cons
 
 
 @triton.jit
-def nvfp4_grouped_gemm_kernel(
-    x, codes, scales, global_scale, ends_L, out, N, K, expert_stride,
-    L: tl.constexpr, EXPERTS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    GROUP: tl.constexpr, ARITHMETIC: tl.constexpr, UNSHIFT: tl.constexpr, PER_EXPERT: tl.constexpr,
+def multiply_tile(
+    tile, m_tiles, n_tiles, starts, ends, tile_ends, x, codes, scales, global_scale, out, N, K,
+    EXPERTS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    GROUP: tl.constexpr, ARITHMETIC: tl.constexpr, UNSHIFT: tl.constexpr,
 ):  # fmt: skip
     HALF: tl.constexpr = BLOCK_K // 2
     GROUPS: tl.constexpr = HALF // 16
     lanes = tl.arange(0, EXPERTS)
+    # GROUP row tiles share a sweep over the columns: their rows and the weights of a few columns stay in L2.
+    group = tile // (GROUP * n_tiles)
+    in_group = tl.minimum(m_tiles - group * GROUP, GROUP)
+    rest = tile % (GROUP * n_tiles)
+    m_tile = group * GROUP + rest % in_group
+    n_tile = rest // in_group
+    expert = tl.sum((tile_ends <= m_tile).to(tl.int32))
+    chosen = lanes == expert
+    row_end = tl.sum(tl.where(chosen, ends, 0))
+    row_start = tl.sum(tl.where(chosen, starts, 0))
+    first_tile = tl.sum(tl.where(lanes == expert - 1, tile_ends, 0))
+    rows_m = row_start + (m_tile - first_tile) * BLOCK_M + tl.arange(0, BLOCK_M)
+    rows_n = n_tile * BLOCK_N + tl.arange(0, BLOCK_N)
+    in_m, in_n = rows_m < row_end, rows_n < N
+    columns = tl.arange(0, HALF)
+    code_at = codes + expert.to(tl.int64) * N * (K // 2) + rows_n[:, None] * HALF + columns[None, :]
+    scale_at = scales + expert.to(tl.int64) * N * (K // 32) + rows_n[:, None] * GROUPS + tl.arange(0, GROUPS)[None, :]
+    x_at = x + rows_m.to(tl.int64)[None, :] * K + columns[:, None]
+    total = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
+    for _ in range(K // BLOCK_K):
+        both = tl.load(code_at, mask=in_n[:, None], other=0)
+        both_scales = tl.load(scale_at, mask=in_n[:, None], other=0)
+        x_low = tl.load(x_at, mask=in_m[None, :], other=0.0).to(ARITHMETIC)
+        x_high = tl.load(x_at + HALF, mask=in_m[None, :], other=0.0).to(ARITHMETIC)
+        total = tl.dot(expand(both, both_scales & 0x7F, 0, BLOCK_N, HALF, ARITHMETIC), x_low, total)
+        total = tl.dot(expand(both, both_scales >> 8, 4, BLOCK_N, HALF, ARITHMETIC), x_high, total)
+        code_at += N * HALF
+        scale_at += N * GROUPS
+        x_at += BLOCK_K
+    result = (total * (tl.load(global_scale + expert) * UNSHIFT)).to(tl.bfloat16)
+    out_at = out + rows_m.to(tl.int64)[:, None] * N + rows_n[None, :]
+    tl.store(out_at, tl.trans(result), mask=in_m[:, None] & in_n[None, :])
+
+
+@triton.jit
+def nvfp4_grouped_gemm_kernel(
+    x, codes, scales, global_scale, ends_L, out, sms, N, K, expert_stride, allowed_sms,
+    L: tl.constexpr, EXPERTS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    GROUP: tl.constexpr, ARITHMETIC: tl.constexpr, UNSHIFT: tl.constexpr, PER_EXPERT: tl.constexpr,
+    LEAVES_SMS: tl.constexpr,
+):  # fmt: skip
     starts, ends = pair_spans(ends_L, expert_stride, L, EXPERTS, PER_EXPERT)
     tile_ends = tl.cumsum((ends - starts + BLOCK_M - 1) // BLOCK_M, 0)
     m_tiles = tl.max(tile_ends)
     n_tiles = tl.cdiv(N, BLOCK_N)
-    for tile in range(tl.program_id(0), m_tiles * n_tiles, tl.num_programs(0)):
-        # GROUP row tiles share a sweep over the columns: their rows and the weights of a few columns stay in L2.
-        group = tile // (GROUP * n_tiles)
-        in_group = tl.minimum(m_tiles - group * GROUP, GROUP)
-        rest = tile % (GROUP * n_tiles)
-        m_tile = group * GROUP + rest % in_group
-        n_tile = rest // in_group
-        expert = tl.sum((tile_ends <= m_tile).to(tl.int32))
-        chosen = lanes == expert
-        row_end = tl.sum(tl.where(chosen, ends, 0))
-        row_start = tl.sum(tl.where(chosen, starts, 0))
-        first_tile = tl.sum(tl.where(lanes == expert - 1, tile_ends, 0))
-        rows_m = row_start + (m_tile - first_tile) * BLOCK_M + tl.arange(0, BLOCK_M)
-        rows_n = n_tile * BLOCK_N + tl.arange(0, BLOCK_N)
-        in_m, in_n = rows_m < row_end, rows_n < N
-        columns = tl.arange(0, HALF)
-        code_at = codes + expert.to(tl.int64) * N * (K // 2) + rows_n[:, None] * HALF + columns[None, :]
-        scale_at = (
-            scales + expert.to(tl.int64) * N * (K // 32) + rows_n[:, None] * GROUPS + tl.arange(0, GROUPS)[None, :]
-        )
-        x_at = x + rows_m.to(tl.int64)[None, :] * K + columns[:, None]
-        total = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
-        for _ in range(K // BLOCK_K):
-            both = tl.load(code_at, mask=in_n[:, None], other=0)
-            both_scales = tl.load(scale_at, mask=in_n[:, None], other=0)
-            x_low = tl.load(x_at, mask=in_m[None, :], other=0.0).to(ARITHMETIC)
-            x_high = tl.load(x_at + HALF, mask=in_m[None, :], other=0.0).to(ARITHMETIC)
-            total = tl.dot(expand(both, both_scales & 0x7F, 0, BLOCK_N, HALF, ARITHMETIC), x_low, total)
-            total = tl.dot(expand(both, both_scales >> 8, 4, BLOCK_N, HALF, ARITHMETIC), x_high, total)
-            code_at += N * HALF
-            scale_at += N * GROUPS
-            x_at += BLOCK_K
-        result = (total * (tl.load(global_scale + expert) * UNSHIFT)).to(tl.bfloat16)
-        out_at = out + rows_m.to(tl.int64)[:, None] * N + rows_n[None, :]
-        tl.store(out_at, tl.trans(result), mask=in_m[:, None] & in_n[None, :])
+    if LEAVES_SMS:
+        tile = m_tiles * n_tiles
+        if computes_here(sms, allowed_sms, tl.bfloat16 != ARITHMETIC):
+            tile = next_tile(sms)
+        while tile < m_tiles * n_tiles:
+            multiply_tile(
+                tile, m_tiles, n_tiles, starts, ends, tile_ends, x, codes, scales, global_scale, out, N, K,
+                EXPERTS, BLOCK_M, BLOCK_N, BLOCK_K, GROUP, ARITHMETIC, UNSHIFT,
+            )  # fmt: skip
+            tile = next_tile(sms)
+    else:
+        for tile in range(tl.program_id(0), m_tiles * n_tiles, tl.num_programs(0)):
+            multiply_tile(
+                tile, m_tiles, n_tiles, starts, ends, tile_ends, x, codes, scales, global_scale, out, N, K,
+                EXPERTS, BLOCK_M, BLOCK_N, BLOCK_K, GROUP, ARITHMETIC, UNSHIFT,
+            )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -173,6 +197,8 @@ def nvfp4_grouped_gemm(
 ) -> Tensor:
     """out[p] = bf16(global_scale[e] * (x[p] @ (e2m1 * e4m3)[e]^T)) for the pairs p of each expert e.
 
+    Leaves as many SMs free as :func:`moe_impl.carve_out.left_free` says, with the same bits.
+
     Args:
         x_PK: bf16 [P', K], read up to the experts' ends only.
         ends_L: int32 [L], ends of the experts' pairs, on the device.
@@ -181,6 +207,9 @@ def nvfp4_grouped_gemm(
 
     Returns:
         bf16 [P', N], undefined past the ends.
+
+    Raises:
+        ValueError: K is not the weights', or no SM is left to compute on.
     """
     experts, blocks, N, half = weights.codes.shape
     K = x_PK.shape[1]
@@ -189,12 +218,15 @@ def nvfp4_grouped_gemm(
     if x_PK.shape[0] == 0:
         return out
     most_tiles = (triton.cdiv(x_PK.shape[0], tile.block_m) + experts) * triton.cdiv(N, tile.block_n)
-    grid = (min(most_tiles, TILES_PER_SM * sm_count(x_PK)),)
+    num_sms, free = sm_count(x_PK), left_free()
+    check(free < num_sms, f"{free} of {num_sms} SMs are to be left free: none computes")
+    most_programs = programs(num_sms, tile.num_warps) if free else min(most_tiles, TILES_PER_SM * num_sms)
     # The interpreter has no bf16 arithmetic; the products are exact in either type.
     arithmetic = tl.bfloat16 if x_PK.is_cuda else tl.float32
-    nvfp4_grouped_gemm_kernel[grid](
-        x_PK, weights.codes, weights.scales, weights.global_scale, ends_L, out, N, K, expert_stride or 0,
+    nvfp4_grouped_gemm_kernel[(most_programs,)](
+        x_PK, weights.codes, weights.scales, weights.global_scale, ends_L, out,
+        new_sms(x_PK.device) if free else None, N, K, expert_stride or 0, num_sms - free,
         experts, row_block(experts), tile.block_m, tile.block_n, weights.block_k, 8, arithmetic, 2.0**SCALE_SHIFT,
-        expert_stride is not None, num_warps=tile.num_warps, num_stages=tile.num_stages,
+        expert_stride is not None, free > 0, num_warps=tile.num_warps, num_stages=tile.num_stages,
     )  # fmt: skip
     return out

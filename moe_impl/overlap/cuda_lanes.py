@@ -1,20 +1,22 @@
-"""Lanes on a GPU: the caller's stream for compute, a high-priority stream for communication, events between them."""
+"""Lanes on a GPU: the caller's stream for compute, a stream of its own for communication, events between them."""
 
 import functools
 
 import torch
 
+from moe_impl.options import CommPriority
 from moe_impl.overlap.lanes import awaited_across, awaits
 from moe_impl.overlap.schedule import Schedule
 
-COMM_PRIORITY = -1
-"""High, as DeepEP's communication stream: waiting communication CTAs get the next free SM."""
+PRIORITY: dict[CommPriority, int] = {"high": -1, "default": 0}
+"""CUDA's numbers. High: waiting communication CTAs get the next free SM. Default is the compute lane's, and the lowest
+there is: of two lanes that wait, neither goes first."""
 
 
 @functools.cache
-def comm_stream(device: torch.device) -> torch.cuda.Stream:
+def comm_stream(device: torch.device, priority: CommPriority) -> torch.cuda.Stream:
     """One for all variants of a process, so that none differs by the hardware queue that its own stream came upon."""
-    return torch.cuda.Stream(device=device, priority=COMM_PRIORITY)
+    return torch.cuda.Stream(device=device, priority=PRIORITY[priority])
 
 
 class _Issue:
@@ -47,8 +49,8 @@ class _Issue:
 class StreamLanes:
     """Two streams. Leaves the compute stream current after every schedule, since its last op runs there."""
 
-    def __init__(self, schedule: Schedule, compute: torch.cuda.Stream) -> None:
-        streams = {"compute": compute, "comm": comm_stream(compute.device)}
+    def __init__(self, schedule: Schedule, compute: torch.cuda.Stream, comm_priority: CommPriority = "high") -> None:
+        streams = {"compute": compute, "comm": comm_stream(compute.device, comm_priority)}
         events = {position: torch.cuda.Event() for position in awaited_across(schedule)}
         self._issues = [
             _Issue(

@@ -23,7 +23,8 @@ class HostLink(Clones):
 
     Two streams of its own, one an engine, wait for the current stream before the first chunk, and it waits for them
     after the last one; the host waits for nothing. So the caller sees work on its current stream, and memory that the
-    current stream may use may be used here too. Slots are handed from one engine to the other by events.
+    current stream may use may be used here too. Slots are handed from one engine to the other by events. No
+    transfer waits for an event of the one before, for which its current stream has waited: a graph may hold it.
     """
 
     host_sized = True
@@ -58,10 +59,11 @@ class HostLink(Clones):
         source_B, target_B = (rows_MB.view(-1).view(torch.uint8) for rows_MB in (source_MB, target_MB))
         plan = chunks(source_B.numel())
         try:
-            for chunk in plan:
+            for index, chunk in enumerate(plan):
                 staged_B = self.ring_SB[chunk.slot, : chunk.end - chunk.begin]
                 filled, emptied = self._filled[chunk.slot], self._emptied[chunk.slot]
-                self._out.wait_event(emptied)  # by this transfer or the one before; no wait if the slot is new
+                if index >= SLOTS:
+                    self._out.wait_event(emptied)
                 copy_on(self._out, staged_B, source_B[chunk.begin : chunk.end])
                 filled.record(self._out)
                 self._in.wait_event(filled)

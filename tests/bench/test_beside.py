@@ -44,6 +44,19 @@ def test_both_runs_share_a_plot_and_its_legend_names_them(pair: list[ReportModel
     assert "modelled comm" in heading
 
 
+def test_no_two_lines_look_alike() -> None:
+    """Two GPUs, the same series on both, with more precisions and links than there are colours."""
+    cases = synthetic.cases((256, 1024), ("bf16", "fp8", "nvfp4-w4a16"))
+    cases += [replace(case, link=LOCAL) for case in cases]
+    found = beside.build([model("runs/a", cases), model("runs/b", cases, H200)])
+    (picture,) = render.pictures_of(found)
+    legend = picture.svg[picture.svg.index('<g id="legend_1">') :]
+    entry = r'<path d="[^"]*" style="fill: none;(?P<line>[^"]*)".*?<use xlink:href="(?P<marker>[^"]*)"'
+    looks = re.findall(entry, legend, re.DOTALL)
+    assert len(looks) == len(found.panels[0].curves) == 12
+    assert len(set(looks)) == 12, "colour and dash, and marker"
+
+
 def test_a_token_count_that_one_run_lacks_is_a_gap(pair: list[ReportModel]) -> None:
     (panel,) = beside.build(pair).panels
     table = render.table(panel)

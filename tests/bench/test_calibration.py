@@ -7,11 +7,10 @@ once in a thousand runs.
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from noises import Draw, Logs, hiccups, power_states, wander, white
 from scipy.stats import binom
 
 from bench.deciding import stats
@@ -30,33 +29,6 @@ MOST_FALSE = int(binom.ppf(0.999, TRIALS, FALSE))
 LEAST_FOUND = int(binom.ppf(0.001, TRIALS, FOUND))
 CLAIMS = (Verdict.FASTER, Verdict.SLOWER)
 
-Logs = NDArray[np.float64]
-"""[..., 4 BLOCKS] log factors of a pass's samples, in measuring order: off on on off."""
-Draw = np.random.Generator
-WHITE = 0.003
-
-
-def white(draw: Draw, shape: tuple[int, ...]) -> Logs:
-    """Independent, 0.3 %."""
-    return draw.normal(0, WHITE, shape)
-
-
-def wander(draw: Draw, shape: tuple[int, ...]) -> Logs:
-    """A clock that wanders by 0.6 %, each sample 0.97 correlated with the one before."""
-    rho = 0.97
-    steps = draw.normal(0, 0.006, shape)
-    steps[..., 1:] *= np.sqrt(1 - rho**2)
-    for before, after in pairwise(range(shape[-1])):
-        steps[..., after] += rho * steps[..., before]
-    return steps + white(draw, shape)
-
-
-def power_states(draw: Draw, shape: tuple[int, ...]) -> Logs:
-    """Two, 3 % apart, left once in 50 samples."""
-    flips = draw.random(shape) < 0.02
-    flips[..., 0] = draw.random(shape[:-1]) < 0.5
-    return 0.03 * (np.cumsum(flips, axis=-1) % 2) + white(draw, shape)
-
 
 def processes(draw: Draw, shape: tuple[int, ...]) -> Logs:
     """Each process moves off against on by 0.5 %: memory layout, link order, which SMs."""
@@ -64,14 +36,8 @@ def processes(draw: Draw, shape: tuple[int, ...]) -> Logs:
     return white(draw, shape) + moved[..., None] * OFF
 
 
-def hiccups(draw: Draw, shape: tuple[int, ...]) -> Logs:
-    """5 % of the samples take 20 to 300 % longer, as on an H100 whose host is shared."""
-    longer = np.log1p(draw.uniform(0.2, 3.0, shape)) * (draw.random(shape) < 0.05)
-    return white(draw, shape) + longer
-
-
 OFF = np.tile([1.0, 0.0, 0.0, 1.0], BLOCKS)
-"""1 where a sample is off's."""
+"""[4 BLOCKS] 1 where a sample is off's: off on on off."""
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,14 @@ measure: {passes: 2, round_min: 0.5 s}
 """
 SIZES = "hidden_size, intermediate_size, num_experts, top_k"
 CASE_KEYS = "model, ep_size, layers, tokens, precision, dispatch_dtype, routing, attention, link, seed"
-VARIANT_KEYS = "experts, engine, split_factor, split, receive, launch, order, max_tokens_per_rank, worst_case_layout"
-MEASURE_KEYS = "passes, rounds, samples, stop_when, round_min, warm_up, aa, decide_beyond, same_within, case_limit"
+VARIANT_KEYS = (
+    "experts, engine, split_factor, split, receive, launch, order, comm_priority, reserve_sms, max_tokens_per_rank, "
+    "worst_case_layout"
+)
+MEASURE_KEYS = (
+    "passes, rounds, samples, stop_when, round_min, warm_up, cold_l2, cross_check, repeat_doubtful, aa, decide_beyond, "
+    "same_within, refine, refine_cases, refine_limit, link_sensitivity, case_limit"
+)
 TIME = "expected a time such as 15 us (units: ns, us, ms, s, min)"
 LINKS = "local, host_link, collective, {paced: PRESET}, {paced: {alpha, bandwidth, comm_sms}}, {table: FILE.csv}"
 
@@ -86,6 +92,7 @@ MISTAKES = [
     ("bf16", "!precision bf16", "11:3: tags are not allowed, found !precision"),
     ("routing: model", "routing: skewed", "12:3: case.routing: found skewed, allowed: model, uniform, {zipf: S}, {hotspot: SHARE}"),
     ("link: local", "link: nvlink", "13:3: case.link: found nvlink, allowed: " + LINKS),
+    ("link: local", "link: colective", "13:3: case.link: found colective, did you mean collective? allowed: " + LINKS),
     ("link: local", "link: {paced: h800-nvlink-ep9}", "13:10: case.link.paced: unknown link preset h800-nvlink-ep9, did you mean h800-nvlink-ep8? allowed: " + ", ".join(PACED_PRESETS) + ", or {alpha, bandwidth, comm_sms}"),
     ("link: local", "link: {paced: {alpha: .nan, bandwidth: 1 GB/s, comm_sms: 1}}", "13:18: case.link.paced.alpha: found .nan, expected a time with its unit, such as 15 us (units: ns, us, ms, s, min)"),
     ("link: local", "link: {paced: {alpha: 15, bandwidth: 1 GB/s, comm_sms: 1}}", "13:18: case.link.paced.alpha: found 15, no unit, " + TIME),
@@ -108,7 +115,7 @@ MISTAKES = [
     ("{engine: streams, split_factor: 2}", "{split_factor: 0}", "16:6: variants[0].split_factor: found 0, expected a whole number >= 1"),
     ("{engine: streams, split_factor: 2}", "{split_factor: off}", "16:6: variants[0].split_factor: found off, expected a whole number >= 1"),
     ("{engine: streams, split_factor: 2}", "{split_factor: [2, 2]}", "16:24: variants[0].split_factor: found the same value twice: 2 is already on the list"),
-    ("{engine: streams, split_factor: 2}", "{launch: graph}", "16:6: variants[0].launch: found graph, allowed: eager"),
+    ("{engine: streams, split_factor: 2}", "{launch: grap}", "16:6: variants[0].launch: found grap, did you mean graph? allowed: eager, graph"),
     ("{engine: streams, split_factor: 2}", "{splt: equal}", "16:6: variants[0]: unknown key splt, did you mean split? allowed: " + VARIANT_KEYS),
     ("{engine: streams, split_factor: 2}", "{split: 2}", "16:6: variants[0].split: found 2, allowed: equal, balanced, ratio"),
     ("{engine: streams, split_factor: 2}", "{split: balancd}", "16:6: variants[0].split: found balancd, did you mean balanced? allowed: equal, balanced, ratio"),
@@ -244,7 +251,7 @@ def test_an_inline_link_takes_one_quantity_for_each_payload_dtype():
         "local",
         "{paced: {alpha: {dispatch: 15 us, combine: {bf16: 16 us}}, "
         "bandwidth: {dispatch: {fp8: 80 GB/s, bf16: 150 GB/s}, combine: 0.1 TB/s}, comm_sms: 20, copies: node}}",
-    )
+    ).replace("ep_size: 8", "ep_size: 16")
     [link] = config.parse(text, "x.yaml").case.link
     assert link.times == (
         LinkTime("dispatch", 15e-6, 150e9, "bf16"),
@@ -332,7 +339,7 @@ STOPPING = GOOD.replace(
 NO_VARIANTS = GOOD.replace("variants:\n  - {engine: streams, split_factor: 2}\n", "")
 
 
-TEXTS = {text: "x.yaml" for text in (GOOD, ODD, SPLITS, STOPPING, NO_VARIANTS)}
+TEXTS = dict.fromkeys((GOOD, ODD, SPLITS, STOPPING, NO_VARIANTS), "x.yaml")
 
 
 @pytest.mark.parametrize(("text", "source"), [*TEXTS.items(), *((path.read_text(), str(path)) for path in CONFIGS)])

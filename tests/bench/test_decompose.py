@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bench.deciding import join
 from bench.deciding.compare import compare_off_on
-from bench.deciding.decompose import Bounds, Decomposition, LaneTimes, decompose
+from bench.deciding.decompose import Bounds, Decomposition, LaneTimes, _compute_rate, decompose
 from bench.measure.settings import MeasureSettings
 from bench.results import PERTURBED, Measurement, StageTimes, Trial
 from moe_impl.options import Workload
@@ -89,6 +89,64 @@ def test_bounds_are_ordered() -> None:
     assert longer_lane_s <= why.bounds.ideal_s <= why.bounds.schedule_bound_s < why.t2s_s
     assert why.bounds.ideal_sm_s is not None
     assert why.bounds.ideal_s <= why.bounds.ideal_sm_s <= why.bounds.ideal_s * 132 / (132 - 20)
+
+
+def reserved(reserve_sms: int, *, beside_all_sms: bool = True, cost: float = 1.1) -> Decomposition:
+    """Of a T2o that leaves SMs free, which stretches its T2s by ``cost``, beside T2s on all SMs or without it."""
+    (case,) = synthetic.cases([2048])
+    plain = synthetic.variant()
+    leaving = replace(plain, reserve_sms=reserve_sms)
+    listed = (plain.split_serial(), leaving) if beside_all_sms else (leaving,)
+
+    def slower(m: Measurement, pass_index: int, work: Workload) -> Measurement:
+        return synthetic.rescaled(m, cost) if m.role == "T2s" and m.variant.reserve_sms else m
+
+    trials = synthetic.Builder(noise=QUIET, change=slower).trials(
+        [replace(case, variants=synthetic.with_t1_and_t2s(*listed))]
+    )
+    (row,) = (row for row in compare_off_on(trials, MeasureSettings()) if row.variant == leaving)
+    (passes,) = join.by_case(trials).values()
+    why = decompose(passes, row)
+    assert why is not None
+    return why
+
+
+def test_what_leaving_sms_free_costs_is_a_part_of_the_split_penalty() -> None:
+    why = reserved(20)
+    assert why.reservation_s == pytest.approx(why.t2s_s * (1 - 1 / 1.1))
+    assert 0 < why.reservation_s < why.penalty_s
+    assert known(synthetic.Builder(noise=QUIET)).reservation_s == 0
+
+
+def test_what_leaving_sms_free_costs_is_unknown_without_the_same_split_on_all_sms() -> None:
+    assert reserved(20, beside_all_sms=False).reservation_s is None
+
+
+@pytest.mark.parametrize(("reserve_sms", "stretch"), [(0, 132 / 112), (8, 124 / 112), (20, 1.0), (32, 1.0)])
+def test_compute_slows_by_the_sms_that_communication_takes_beyond_those_left_free(
+    reserve_sms: int, stretch: float
+) -> None:
+    bounds = reserved(reserve_sms, beside_all_sms=False).bounds
+    assert bounds is not None
+    assert bounds.ideal_sm_s is not None
+    if stretch == 1:
+        assert bounds.ideal_sm_s == pytest.approx(bounds.ideal_s)
+    else:
+        assert bounds.ideal_s < bounds.ideal_sm_s < bounds.ideal_s * stretch
+
+
+def test_the_compute_rate_is_that_of_the_sms_left_to_it() -> None:
+    assert _compute_rate(20, 0, 132) == pytest.approx(112 / 132)
+    assert _compute_rate(20, 8, 132) == pytest.approx(112 / 124)
+    assert _compute_rate(20, 32, 132) == 1
+    assert (_compute_rate(0, 8, 132), _compute_rate(20, 0, 0)) == (None, None)
+
+
+def test_efficiency_against_shared_sms_divides_by_the_smaller_gain() -> None:
+    bounds = Bounds(ideal_s=0.7, ideal_order="yield_after", schedule_bound_s=0.8, ideal_sm_s=0.75)
+    why = Decomposition(0.9, 1.0, 0.8, 0.01, bounds=bounds)
+    assert (why.efficiency, why.efficiency_sm) == (pytest.approx(0.2 / 0.3), pytest.approx(0.2 / 0.25))
+    assert Decomposition(0.9, 1.0, 0.8, 0.01, bounds=replace(bounds, ideal_sm_s=None)).efficiency_sm is None
 
 
 def test_idle_of_the_serial_run_is_no_stage_time() -> None:

@@ -77,16 +77,113 @@ def test_a_host_that_launches_late() -> None:
     assert names(profile(late))[0] == "launch-starved"
 
 
-def test_communication_that_begins_only_when_compute_ends() -> None:
+def test_a_compute_kernel_that_fills_all_sms() -> None:
     held = [
         ("gemm1", 0, 100 * US, 200 * US, 1 * US),
-        ("dispatch", 1, 201 * US, 281 * US, 4 * US),
-        ("gemm1", 1, 300 * US, 400 * US, 8 * US),
-        ("combine", 0, 402 * US, 480 * US, 12 * US),
+        ("dispatch", 1, 202 * US, 282 * US, 104 * US),
+        ("gemm1", 1, 284 * US, 400 * US, 108 * US),
+        ("combine", 0, 402 * US, 480 * US, 112 * US),
     ]
     first = causes(profile(held))[0]
-    assert first.name == "held back by compute"
+    assert first.name == "a compute kernel fills all SMs"
     assert first.evidence.startswith("2 of 2 communications")
+    waited = (202 - 104) + (402 - 282)
+    assert first.share == pytest.approx(waited / (waited + 80 + 78), rel=0.01)
+
+
+def test_compute_that_was_launched_later_goes_first() -> None:
+    preferred = [
+        ("gemm1", 0, 100 * US, 200 * US, 1 * US),
+        ("dispatch", 1, 302 * US, 382 * US, 4 * US),
+        ("merge", 0, 200 * US, 300 * US, 8 * US),
+        ("gemm1", 1, 500 * US, 510 * US, 12 * US),
+    ]
+    first = causes(profile(preferred))[0]
+    assert first.name == "stream priority"
+    assert first.evidence.startswith("1 of 1 communications")
+
+
+def test_communication_that_gets_what_the_last_blocks_leave() -> None:
+    late = [
+        ("gemm1", 0, 100 * US, 200 * US, 1 * US),
+        ("dispatch", 1, 180 * US, 380 * US, 4 * US),
+        ("gemm1", 1, 500 * US, 510 * US, 12 * US),
+    ]
+    assert names(profile(late))[0] == "stream priority"
+    early = [(stage, u, 110 * US if stage == "dispatch" else start, end, at) for stage, u, start, end, at in late]
+    assert "stream priority" not in names(profile(early))
+
+
+SERIALISED: list[Op] = [
+    ("gemm1", 0, 100 * US, 200 * US, 1 * US),
+    ("gemm1", 0, 201 * US, 300 * US, 2 * US),
+    ("merge", 0, 301 * US, 310 * US, 3 * US),
+    ("dispatch", 1, 303 * US, 383 * US, 4 * US),
+    ("gemm1", 1, 500 * US, 510 * US, 12 * US),
+]
+"""As one hardware queue runs it: dispatch begins when the last kernel that was launched before it has begun."""
+
+
+def test_queues_that_are_serialised() -> None:
+    first = causes(profile(SERIALISED))[0]
+    assert first.name == "serialised queues"
+    assert "CUDA_DEVICE_MAX_CONNECTIONS" in first.remedy
+
+
+def test_queues_are_not_serialised_where_communication_ever_overtook() -> None:
+    overtook: list[Op] = [
+        *SERIALISED,
+        ("merge", 0, 800 * US, 810 * US, 13 * US),
+        ("combine", 1, 700 * US, 720 * US, 14 * US),
+    ]
+    assert "serialised queues" not in names(profile(overtook))
+    assert names(profile(overtook))[0] == "stream priority"
+
+
+def test_what_waits_for_its_own_micro_batch_is_not_held_back() -> None:
+    """The communication moves what that compute made: no setting could let it begin earlier."""
+    own = [
+        ("gemm1", 0, 100 * US, 200 * US, 1 * US),
+        ("combine", 0, 201 * US, 281 * US, 104 * US),
+        ("merge", 1, 500 * US, 510 * US, 108 * US),
+    ]
+    assert not {"a compute kernel fills all SMs", "stream priority", "serialised queues"} & set(names(profile(own)))
+    others = [(stage, 1 - u if stage == "combine" else u, start, end, at) for stage, u, start, end, at in own]
+    assert names(profile(others))[0] == "a compute kernel fills all SMs"
+
+
+def test_a_replay_is_read_in_the_order_of_its_capture() -> None:
+    """All of a graph is launched at once: what was captured before a communication may be what it waits for."""
+    found = attribute(profile([("gemm1", 0, 100 * US, 200 * US, 1 * US), ("combine", 0, 201 * US, 281 * US, 4 * US)]))
+    work = found.profile.work
+    work.captured_ns[:], work.launch_ns[:], work.launched_ns[:] = work.launch_ns, 90 * US, 91 * US
+    assert "stream priority" not in [cause.name for cause in diagnose(found, iterations(found))]
+    work.captured_ns[:] = work.captured_ns[::-1].copy()
+    assert "stream priority" in [cause.name for cause in diagnose(found, iterations(found))]
+
+
+def test_compute_that_waits_for_the_communication_itself() -> None:
+    waiting = [
+        ("dispatch", 0, 100 * US, 180 * US, 1 * US),
+        ("gemm1", 0, 182 * US, 300 * US, 4 * US),
+        ("combine", 0, 302 * US, 382 * US, 8 * US),
+        ("merge", 1, 500 * US, 510 * US, 12 * US),
+    ]
+    first = causes(profile(waiting))[0]
+    assert first.name == "nothing else to compute"
+    assert first.share == pytest.approx(80 / 160)
+
+
+def test_a_graph_whose_branches_run_one_after_the_other() -> None:
+    def replayed(ops: list[Op]) -> list[str]:
+        found = attribute(profile(ops))
+        found.profile.work.launch_ns[:] = found.profile.work.launch_ns[0]
+        return [cause.name for cause in diagnose(found, iterations(found))]
+
+    assert replayed(SERIAL)[0] == "a graph that merged the schedule"
+    partly = [(s, u, start, 560 * US if s == "dispatch" else end, at) for s, u, start, end, at in SERIAL]
+    assert "a graph that merged the schedule" not in replayed(partly)
+    assert "a graph that merged the schedule" not in names(profile(SERIAL))
 
 
 def test_a_stream_that_is_busy_with_communication_is_not_held_back_by_compute() -> None:
@@ -96,7 +193,7 @@ def test_a_stream_that_is_busy_with_communication_is_not_held_back_by_compute() 
         ("dispatch", 1, 252 * US, 400 * US, 4 * US),
         ("gemm2", 0, 500 * US, 510 * US, 5 * US),
     ]
-    assert "held back by compute" not in names(profile(queued))
+    assert names(profile(queued)) == []
 
 
 def test_work_that_no_rule_knows() -> None:

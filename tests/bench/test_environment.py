@@ -69,7 +69,11 @@ def test_a_package_that_is_not_installed_is_none() -> None:
 
 
 def test_the_code_that_ran_is_recorded() -> None:
-    assert environment.environment(CPU)["bench"] == {"version": version.version(), "checkout": version.checkout()}
+    assert environment.environment(CPU)["bench"] == {
+        "version": version.version(),
+        "checkout": version.checkout(),
+        "source": version.source(),
+    }
 
 
 def test_a_gpus_clocks_and_limits_are_what_nvml_says_and_unknown_where_it_is_silent(

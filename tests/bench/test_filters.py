@@ -60,6 +60,30 @@ def test_a_filtered_variant_keeps_its_own_t1_and_t2s(everything, text, labels):
 
 
 @pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        (
+            "reserve_sms=20",
+            ["off torch", "serial x2 torch reserve-20", "streams x2 torch reserve-20",
+             "streams x2 torch default-priority reserve-20"],
+        ),
+        (
+            "comm_priority=default",
+            ["off torch", "serial x2 torch", "streams x2 torch default-priority", "serial x2 torch reserve-20",
+             "streams x2 torch default-priority reserve-20"],
+        ),
+        ("comm_priority=high,reserve_sms=0", ["off torch", "serial x2 torch", "streams x2 torch"]),
+    ],
+)  # fmt: skip
+def test_what_decides_on_a_busy_gpu_selects_variants(text, labels):
+    head, variants = SWEEP.split("variants:")
+    assert variants
+    sweep = head + "variants:\n  - {comm_priority: [high, default], reserve_sms: [0, 20]}\n"
+    [case, *_] = filters.select(cases.expand(config.parse(sweep, "sweep.yaml")), f"precision=bf16,{text}")
+    assert [variant.label for variant in case.variants] == labels
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         (

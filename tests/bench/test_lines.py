@@ -11,6 +11,7 @@ import pytest
 import synthetic
 
 from bench import lines
+from bench.device_work import DeviceWork
 from bench.errors import BenchError
 from bench.identity import variant_id
 from bench.quick_record import _STORED, NO_TIMES, NOT_STRUCTURE, QuickReader, without_rest
@@ -22,12 +23,15 @@ REPORTS = sorted((Path(__file__).parents[2] / "reports").glob("*/results.jsonl")
 
 
 def some_trials() -> list[Trial]:
-    """Of many kinds: timed, failed, skewed, of a CPU."""
+    """Of many kinds: timed, failed, profiled, skewed, of a CPU."""
     cases = synthetic.cases((256, 4096), splits=(2, 4))
     trials = synthetic.Builder(passes=2, pairs=2).trials(cases)
     trials += synthetic.Builder(machine=synthetic.CPU, passes=1, pairs=1).trials(cases[:1])
     failing = synthetic.Builder(passes=1, change=lambda m, p, w: synthetic.failed(m, Status.OOM, 'of "memory":\n{'))
     trials += failing.trials([replace(cases[0], workload=replace(cases[0].workload, seed=9))])
+    work = DeviceWork(1e-3, 1.01e-3, 812, ("gemm", "copy"))
+    profiled = synthetic.Builder(passes=2, pairs=1, change=lambda m, p, w: replace(m, device_work=work, rank_skew=0.1))
+    trials += profiled.trials([replace(cases[0], workload=replace(cases[0].workload, seed=7))])
     skewed = replace(cases[0].workload, routing=SkewedRouting("hotspot", 0.25))
     return trials + synthetic.Builder(passes=1, pairs=1).trials([replace(cases[0], workload=skewed)])
 
@@ -129,6 +133,13 @@ def test_equal_variants_of_a_file_are_one_object() -> None:
     assert one.measurements[0].variant is other.measurements[0].variant
 
 
+def test_so_are_equal_names_of_kernels_of_which_there_are_many() -> None:
+    reader = QuickReader(times_only=True)
+    profiled = [trial for trial in TRIALS if trial.measurements[0].device_work is not None]
+    one, other = (reader.read(stored(trial)).measurements[0].device_work for trial in profiled)
+    assert one.kernels is other.kernels
+
+
 @pytest.mark.parametrize("chunk_bytes", [1, 20_000, 10**9])
 @pytest.mark.parametrize("large_bytes", [0, 10**9])
 def test_a_file_is_read_alike_by_one_process_and_by_several(
@@ -141,7 +152,7 @@ def test_a_file_is_read_alike_by_one_process_and_by_several(
     path = tmp_path / "results.jsonl"
     path.write_bytes(b"".join(stored(trial) + b"\n" for trial in TRIALS) + b'{"torn": ')
     assert list(lines.read(path, times_only=False)) == TRIALS
-    assert "results.jsonl:8: unfinished last line" in (RunFolder(tmp_path).torn_line() or "")
+    assert f"results.jsonl:{len(TRIALS) + 1}: unfinished last line" in (RunFolder(tmp_path).torn_line() or "")
     path.write_bytes(stored(TRIALS[0]) + b"\nnonsense\n" + stored(TRIALS[1]) + b"\n")
     assert list(lines.read(path, times_only=False)) == [TRIALS[0], b"nonsense", TRIALS[1]]
     with pytest.raises(BenchError, match=r"results.jsonl:2: not a line of JSON"):

@@ -50,7 +50,7 @@ def test_alpha_and_bandwidth_are_fitted_per_direction_and_dtype(tmp_path: Path) 
 
 
 def test_a_table_says_what_it_occupies_and_counts(tmp_path: Path) -> None:
-    [link] = load(tmp_path, EXACT, "{table: {file: times.csv, comm_sms: 7, copies: node}}").case.link
+    [link] = load(tmp_path, EXACT, "[local, {table: {file: times.csv, comm_sms: 7, copies: node}}]").case.link[1:]
     assert (link.comm_sms, link.copies, link.name) == (7, "node", "times-7sm-node")
 
 

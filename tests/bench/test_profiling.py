@@ -28,13 +28,15 @@ def running(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 
 
-def fake_nsys(folder: Path, leaving: str) -> None:
+def fake_nsys(folder: Path, leaving: str, can_discard: bool = True) -> None:
     """A tool on PATH: ``profile`` runs what follows its options and leaves a report, ``export`` leaves the sample."""
     script = folder / "nsys"
     script.write_text(
         f"#!{sys.executable}\n"
         "import os, shutil, subprocess, sys\n"
         "option = lambda name: next(a.split('=', 1)[1] for a in sys.argv if a.startswith(name))\n"
+        "if '--help' in sys.argv:\n"
+        f"    sys.exit(print({drive.DISCARD if can_discard else 'no such option'!r}))\n"
         "if sys.argv[1] == 'profile':\n"
         "    command = [a for a in sys.argv[2:] if not a.startswith('--')]\n"
         "    code = subprocess.run(command).returncode\n"
@@ -87,6 +89,13 @@ def test_nsys_gets_its_options_and_its_export_is_returned(tmp_path: Path, tools:
     (export,) = drive.profile(request(tmp_path / "out", "nsys"), running("import sys; sys.stdin.read()"))
     assert not drive.holds(export, "no such text")
     assert (tmp_path / "out" / "nsys.nsys-rep").exists(), "the raw report is kept"
+
+
+def test_a_report_that_may_hold_other_processes_environments_is_not_kept(tmp_path: Path, tools: Path) -> None:
+    fake_nsys(tools, ".nsys-rep", can_discard=False)
+    (tmp_path / "out").mkdir()
+    (export,) = drive.profile(request(tmp_path / "out", "nsys"), running("import sys; sys.stdin.read()"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [export.name]
 
 
 def test_a_profiled_process_gets_what_it_needs_and_no_secret(

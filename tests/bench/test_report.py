@@ -60,8 +60,9 @@ def test_the_first_line_is_the_verdict(model: ReportModel) -> None:
     best = model.sections[0].rows[-1].comparison
     said = sentences.headline(model)
     assert said.startswith("TBO (streams x2 triton, nvfp4-w4a16) pays from 1024 tokens on: ")
-    assert said.endswith(f"{best.speedup:.3f}x [{best.low:.3f}, {best.high:.3f}] at 4096; slower up to 256.")
-    for text in (printed(model, 200), markdown.page(model), html.page(model)):
+    quoted = f"{best.speedup:.3f}x [{best.low:.3f}, {best.high:.3f}] at 4096; slower up to 256"
+    assert f"{quoted} (95 % intervals over 5 passes). " in said
+    for text in (printed(model, 300), markdown.page(model), html.page(model)):
         assert said in text
 
 
@@ -134,7 +135,8 @@ def test_labels_stand_wherever_numbers_do(model: ReportModel) -> None:
 def test_unknown_is_said_and_never_zero(cpu_model: ReportModel) -> None:
     stages = {row[0]: row[1:] for row in tables.explanation(cpu_model.sections[0]).rows}
     assert stages["efficiency"] == ("n/a", "n/a")
-    assert stages["activations off"] == ("n/a", "n/a")
+    assert tables.memory(cpu_model.sections[0]) is None
+    assert tables.clocks(cpu_model.sections[0]) is None
     assert stages["ideal, SMs shared, ms"] == ("n/a", "n/a")
     assert ("gpu.driver", "unknown") in tables.environment(cpu_model).rows
 
@@ -168,6 +170,27 @@ def test_skips_that_differ_in_nothing_else_share_a_line() -> None:
         "256 and 1024 tokens, bf16, paced h800-nvlink-ep8, serial x2 torch, streams x2 torch: "
         "skipped in pass 1 and 2: no GPU"
     ]
+
+
+def test_the_headline_says_how_the_other_series_do(model: ReportModel) -> None:
+    speedups = [row.comparison.speedup for section in model.sections for row in section.rows if row.tokens == 4096]
+    said = "Of 2 series, 1 pays from some token count on; at 4096 tokens they lie at "
+    assert sentences.headline(model).endswith(f"{said}{min(speedups):.3f}x to {max(speedups):.3f}x.")
+    alone = replace(model, sections=model.sections[:1])
+    assert "series" not in sentences.headline(alone)
+
+
+def test_what_gave_no_time_is_told_by_every_field_in_which_cases_differ() -> None:
+    builder = synthetic.Builder(
+        passes=2, pairs=1, change=lambda m, p, w: synthetic.failed(m) if w.layers == 4 and m.role == "T2o" else m
+    )
+    cases = [*synthetic.cases((256,), layers=2), *synthetic.cases((256,), layers=4)]
+    found = report.build(synthetic.StubRun(builder.trials(cases)))
+    (failure,) = found.failures
+    where = "256 tokens, bf16, paced h800-nvlink-ep8, layers=4, streams x2 torch: "
+    assert sentences.not_timed(failure).startswith(where)
+    assert failure.command.endswith(",experts=torch,split_factor=2")
+    assert "layers=4" in failure.command
 
 
 def test_answers_name_their_link_where_there_are_several() -> None:

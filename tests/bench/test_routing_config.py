@@ -54,6 +54,7 @@ def test_names_and_skews_are_read() -> None:
     ("routing", "message"),
     [
         ("zipf", "5:3: case.routing: found zipf, allowed: model, uniform, {zipf: S}, {hotspot: SHARE}"),
+        ("zipff", "5:3: case.routing: found zipff, did you mean zipf? allowed: model, uniform, {zipf: S}, {hotspot: SHARE}"),
         ("modle", "5:3: case.routing: found modle, did you mean model? allowed: model, uniform, {zipf: S}, {hotspot: SHARE}"),
         ("[[model]]", "5:13: case.routing: found a list, allowed: model, uniform, {zipf: S}, {hotspot: SHARE}"),
         ("{}", "5:3: case.routing: found an empty mapping, expected one of zipf, hotspot"),
@@ -71,7 +72,7 @@ def test_names_and_skews_are_read() -> None:
         ("[{zipf: 1, rank: 8}, model]", "5:23: case.routing.rank: found 8, expected at most 7: ep_size 8 has ranks 0..7"),
         ("[{zipf: 1}, {zipf: 1.0}]", "5:24: case.routing: found the same value twice: a mapping is already on the list"),
     ],
-    ids=range(17),
+    ids=range(18),
 )  # fmt: skip
 def test_a_mistake_gets_one_line(routing: str, message: str) -> None:
     with pytest.raises(BenchError) as refused:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from small_sweep import small_case
-from synthetic import CPU, H100, Builder, failed
+from synthetic import CPU, Builder, failed
 
 from bench.errors import BenchError, Exit
 from bench.measure.settings import MeasureSettings
@@ -225,13 +225,6 @@ def test_a_config_is_stored_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
         assert not list(run.path.glob("*.new")) + list(run.path.glob(".*.new"))
 
 
-def test_a_resumed_run_keeps_its_first_environment(tmp_path: Path) -> None:
-    with run_writer.create(tmp_path / "run", CONFIG) as run:
-        run.write_environment({"driver": "1"})
-        run.write_environment({"driver": "2"})
-        assert run.folder.environment() == {"driver": "1"}
-
-
 @pytest.mark.parametrize("text", ["", "[]", None])
 def test_a_broken_environment_is_named(tmp_path: Path, text: str | None) -> None:
     folder = written(tmp_path / "run", made_up())
@@ -296,22 +289,3 @@ def test_a_changed_measure_is_refused_by_key() -> None:
     assert first.startswith("measure.rounds: the run was measured with 6, the sweep file now says 7")
     assert second.startswith("measure.case_limit: the run was measured with 120.0, the sweep file now says 3.0")
     resume.refuse_changed_measure(MeasureSettings(), MeasureSettings())
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "stored"),
-    [
-        ("name", "NVIDIA H200", "NVIDIA H100 80GB HBM3"),
-        ("torch_version", "9.9", "2.13.0"),
-        ("triton_version", None, "3.9.0"),
-        ("memory_bytes", 2**30, 80 * 2**30),
-    ],
-)
-def test_a_machine_that_differs_in_any_fact_may_not_go_on_with_a_run(field: str, value: object, stored: object) -> None:
-    with pytest.raises(BenchError) as refused:
-        resume.refuse_other_machine([made_up(machine=H100)], replace(H100, **{field: value}))
-    assert str(refused.value) == (
-        f"--resume: machine.{field}: the run was measured with {stored}, this machine has {value}; "
-        "start a new run with another --out"
-    )
-    resume.refuse_other_machine([made_up(machine=H100)], H100)

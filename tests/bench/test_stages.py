@@ -17,7 +17,7 @@ SCHEDULE = build(2, 2, "yield_after")
 class SleepyRun:
     """A run whose ops take as long as ``seconds`` says, in the given iterations' turn."""
 
-    schedule, label = SCHEDULE, "sleepy"
+    schedule, label, captured = SCHEDULE, "sleepy", False
 
     def __init__(self, seconds: Callable[[int, int], float]) -> None:
         self.iteration, self.seconds = 0, seconds
@@ -29,6 +29,9 @@ class SleepyRun:
                 while time.perf_counter() < until:
                     pass
         self.iteration += 1
+
+    def under(self, around: Callable[[int, Op], AbstractContextManager[None]]) -> Callable[[], None]:
+        return lambda: self(around)
 
 
 def test_a_table_is_indexed_by_stage_layer_and_micro_batch() -> None:

@@ -82,7 +82,7 @@ def test_the_section_shows_off_beside_on(model: ReportModel) -> None:
     dilated = {row[0]: row[1:] for row in stages.rows}
     assert list(dilated)[:2] == ["route", "dispatch"], "in the order in which a micro-batch passes them"
     assert dilated["merge"] == ("1.23", "1.25", "1.75", "1.40")
-    assert block.causes[0].startswith("held back by compute (49.6 %): 4 of 16 communications were launched")
+    assert block.causes[0].startswith("nothing else to compute (79.6 %): during 80% of exposed communication")
     assert block.doubts == ("Doubt (T1, T2s, T2o): no range names an iteration: the whole trace counts as one.",)
 
 
@@ -90,7 +90,7 @@ def test_page_and_markdown_show_every_block_and_how_to_repeat_it(model: ReportMo
     page, text = html.page(model), markdown.page(model)
     for shown in (page, text):
         assert "Timelines</h2>" in shown or "## Timelines" in shown
-        assert "held back by compute" in shown
+        assert "nothing else to compute" in shown
         assert "bench profile RUN --case ID --tool torch" in shown
         assert "82.34" in shown
     assert page.count("<svg") == 1

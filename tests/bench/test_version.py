@@ -1,6 +1,7 @@
 """Which code this is, where it is a checkout, an installed package, or neither."""
 
 import importlib.metadata
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -46,3 +47,17 @@ def test_what_is_no_checkout_or_has_no_git_is_quiet(
     monkeypatch.setenv("PATH", "")
     assert version.checkout(tmp_path) is None
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_digest_of_the_code_is_that_of_any_copy_and_changes_with_a_line_or_a_name(tmp_path: Path) -> None:
+    for package in version.PACKAGES:
+        shutil.copytree(version.ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "bench" / "notes.txt").write_text("no code")
+    copy = version.source(tmp_path)
+    assert copy == version.source()
+    assert len(copy) == 16
+    changed = tmp_path / "moe_impl" / "rows.py"
+    changed.write_text(changed.read_text() + "\n")
+    second = version.source(tmp_path)
+    changed.rename(changed.with_name("lines.py"))
+    assert len({copy, second, version.source(tmp_path)}) == 3

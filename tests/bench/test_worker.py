@@ -24,6 +24,7 @@ from bench.running.messages import (
     Job,
     JobCase,
     Ready,
+    Step,
     dump_job,
     load_event,
 )
@@ -94,6 +95,28 @@ def test_a_case_that_raises_ends_the_worker_with_what_and_where(tmp_path: Path) 
     assert (last.phase, last.status) == ("check", "error")
     assert last.reason == "ValueError: a ratio cuts a batch in 2, not in 3"
     assert not any(isinstance(event, Finished) for event in events)
+
+
+def test_a_worker_ends_in_the_middle_of_a_case_when_nobody_hears_it_any_more(tmp_path: Path) -> None:
+    progress_file.reset(tmp_path / "progress")
+    for_an_hour = MeasureSettings(rounds=1, round_min_s=3600.0, warm_up_s=0.0, case_limit_s=7200.0)
+    job = Job(0, (JobCase(small_case(8)),), for_an_hour, "cpu", str(tmp_path / "progress"))
+    receive, send = os.pipe()
+    command = worker_command("--events-fd", str(send))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env=worker_environment(), pass_fds=(send,)) as worker:
+        try:
+            os.close(send)
+            assert worker.stdin is not None
+            worker.stdin.write(dump_job(job))
+            worker.stdin.close()
+            with os.fdopen(receive, "rb") as pipe:
+                for line in pipe:
+                    event = load_event(line)
+                    if isinstance(event, Step) and event.phase == "measure":
+                        break
+            assert worker.wait(timeout=5) == EXIT_AFTER_FAILURE
+        finally:
+            worker.kill()
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import synthetic
 from ruamel.yaml import YAML
 
 from bench import cli
+from bench.device_work import DeviceWork
 from bench.results import Measurement
 from moe_impl.options import Workload
 
@@ -111,6 +112,37 @@ def test_a_row_without_counterpart_ends_a_gate_with_4_and_is_listed(bench: Run, 
     assert "not in NEW" in out
     assert "Only in NEW, or not timed in BASE: 1\n  512 tokens, streams x2 torch, bf16" in out
     assert bench("compare", base, new)[0] == 0
+
+
+def test_other_kernels_and_launches_are_listed_beside_the_times_and_end_no_gate(bench: Run, stored: Store) -> None:
+    def doing(launches: int, *kernels: str) -> Stretch:
+        def change(m: Measurement, pass_index: int, work: Workload) -> Measurement:
+            last = m.role == "T2o" and pass_index == 4
+            return replace(m, device_work=DeviceWork(1e-3, 1e-3, launches, kernels)) if last else m
+
+        return change
+
+    base, new = (
+        stored("base", change=doing(812, "gemm")),
+        stored("new", seed=2, change=doing(930, "a", "f<{1}>", "gemm")),
+    )
+    code, out, _ = bench("compare", base, new, "--gate")
+    assert code == 0
+    said = "Work of T2o differs at 256 and 4096: 812 -> 930 launches an iteration; kernels 2 new (a, f<{1}>)."
+    assert said in " ".join(out.split())
+    row, _ = json.loads(bench("compare", base, new, "--json")[1])["changes"]
+    assert row["other_work"] == [
+        {"role": "T2o", "base_launches": 812, "new_launches": 930, "new_kernels": ["a", "f<{1}>"], "gone_kernels": []}
+    ]
+
+
+def test_runs_that_have_nothing_in_common_are_not_comparable_without_a_gate_either(bench: Run, stored: Store) -> None:
+    base, new = stored("base"), stored("new", tokens=(512,), seed=2)
+    code, out, _ = bench("compare", base, new)
+    assert code == 4
+    assert out.startswith("Nothing was compared.")
+    assert "Not comparable: 2 of BASE" in out
+    assert bench("compare", base, new, "--json")[0] == 4
 
 
 def test_a_failure_in_new_is_named_with_its_status(bench: Run, stored: Store) -> None:

@@ -158,7 +158,7 @@ def test_a_run_of_other_many_processes_is_not_resumed(bench: Bench) -> None:
     Path("small.yaml").write_text(COLLECTIVE.replace("ep_size: 4", "ep_size: 2"))
     code, _, err = bench("sweep small.yaml --nproc 2 --out run --resume")
     assert code == Exit.BAD_INPUT
-    assert "--resume: machine.ranks: the run was measured with 4, this machine has 2" in err
+    assert "--resume: machine.ranks: the run was measured with 4, now it is 2\n" in err
 
 
 def test_a_plan_is_as_if_there_were_so_many_gpus(bench: Bench, script: Script) -> None:

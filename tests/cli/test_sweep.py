@@ -21,7 +21,7 @@ from bench.errors import Exit
 from bench.render import files
 from bench.results import Status
 from bench.run_folder import open_run
-from bench.running import supervisor
+from bench.running import changes, supervisor
 from bench.running.messages import Ready
 
 WRITE = files.write
@@ -196,9 +196,60 @@ def test_resume_on_another_machine_is_refused(bench, script: Script) -> None:
     code, _, err = bench("sweep small.yaml --out run --resume")
     assert code == Exit.BAD_INPUT
     assert err == (
-        "error: --resume: machine.name: the run was measured with Synthetic CPU, this machine has Another CPU; "
-        "start a new run with another --out\n"
+        "error: --resume: machine.name: the run was measured with Synthetic CPU, now it is Another CPU\n"
+        f"error: --resume: {changes.WAY_ON}\n"
     )
+
+
+def test_resume_with_changed_code_is_refused_unless_told_otherwise_and_then_recorded(
+    bench, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def code(source: str) -> None:
+        found = {"bench": {"version": "0.1.0", "checkout": None, "source": source}}
+        monkeypatch.setattr(sweep, "probe", lambda device: Ready(script.machine, found))
+
+    code("aaaa")
+    bench("sweep small.yaml --out run --filter tokens=16")
+    before = {path: path.read_bytes() for path in Path("run").glob("*.*")}
+    code("bbbb")
+    told = "code: the run was measured with 0.1.0, source aaaa, now it is 0.1.0, source bbbb"
+    exit_code, _, err = bench("sweep small.yaml --out run --resume")
+    assert exit_code == Exit.BAD_INPUT
+    assert err == f"error: --resume: {told}\nerror: --resume: {changes.WAY_ON}\n"
+    assert before == {path: path.read_bytes() for path in Path("run").glob("*.*")}
+
+    script.write({"do": "die", "at": "check", "role": "T2o", "tokens": 32})
+    exit_code, _, err = bench("sweep small.yaml --out run --resume --anyway")
+    assert exit_code == Exit.FAILED_CASES
+    assert f"--anyway: {told}\n" in err
+    assert "repeat with: bench sweep small.yaml --out run --resume --device auto --anyway --filter tokens=32\n" in err
+    stored = open_run(Path("run")).environment()
+    assert stored["bench"]["source"] == "aaaa"
+    assert list(stored[changes.RECORD].values()) == [told]
+
+
+def test_a_run_of_an_older_version_goes_on_with_a_note(bench, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench("sweep small.yaml --out run --filter tokens=16")
+    found = {"bench": {"version": "0.1.0", "checkout": None, "source": "aaaa"}}
+    monkeypatch.setattr(sweep, "probe", lambda device: Ready(script.machine, found))
+    exit_code, _, err = bench("sweep small.yaml --out run --resume")
+    assert exit_code == Exit.DONE
+    assert f"{changes.CODE_UNKNOWN}\n" in err
+
+
+def test_anyway_means_nothing_without_resume(bench) -> None:
+    assert bench("sweep small.yaml --out run --anyway")[::2] == (
+        2,
+        "error: --anyway: needs --resume, it allows what a resumed sweep would refuse\n",
+    )
+
+
+def test_an_environment_that_was_damaged_is_named_and_the_run_not_gone_on_with(bench) -> None:
+    bench("sweep small.yaml --out run --filter tokens=16")
+    Path("run/environment.json").write_text("{")
+    code, _, err = bench("sweep small.yaml --out run --resume")
+    assert code == Exit.BAD_INPUT
+    assert err.startswith("error: run/environment.json: cannot be read: ")
 
 
 def test_resume_with_a_sweep_file_that_lacks_a_stored_case_is_refused_and_changes_nothing(bench) -> None:

@@ -215,14 +215,20 @@ KERNELS = {
     ),
     "nvfp4_grouped_gemm": (
         nvfp4_grouped_gemm.nvfp4_grouped_gemm_kernel,
-        "*bf16 *u8 *i16 *fp32 *i32 *bf16 i32 i32 i32",
-        {**GEMM, "PER_EXPERT": False},
+        "*bf16 *u8 *i16 *fp32 *i32 *bf16 i32 i32 i32 i32",
+        {**GEMM, "PER_EXPERT": False, "sms": None, "LEAVES_SMS": False},
         {"num_warps": 8, "num_stages": 3},
     ),
     "nvfp4_grouped_gemm_per_expert": (
         nvfp4_grouped_gemm.nvfp4_grouped_gemm_kernel,
-        "*bf16 *u8 *i16 *fp32 *i32 *bf16 i32 i32 i32",
-        {**GEMM, "PER_EXPERT": True},
+        "*bf16 *u8 *i16 *fp32 *i32 *bf16 i32 i32 i32 i32",
+        {**GEMM, "PER_EXPERT": True, "sms": None, "LEAVES_SMS": False},
+        {"num_warps": 8, "num_stages": 3},
+    ),
+    "nvfp4_grouped_gemm_leaving_sms": (
+        nvfp4_grouped_gemm.nvfp4_grouped_gemm_kernel,
+        "*bf16 *u8 *i16 *fp32 *i32 *bf16 *i32 i32 i32 i32 i32",
+        {**GEMM, "PER_EXPERT": False, "LEAVES_SMS": True},
         {"num_warps": 8, "num_stages": 3},
     ),
 }

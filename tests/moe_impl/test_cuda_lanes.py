@@ -7,13 +7,14 @@ import pytest
 import torch
 from plain_schedule import build
 
-from moe_impl.options import Order
+from moe_impl.options import Order, Variant
 from moe_impl.overlap import cuda_lanes
 from moe_impl.overlap.cuda_lanes import _Issue
 from moe_impl.overlap.driver import Run, run_inline
 from moe_impl.overlap.schedule import ORDERS
 from moe_impl.stages import Stage
 from moe_impl.state import UbatchState
+from moe_impl.variant_run import lanes_for
 
 
 class Stream:
@@ -22,6 +23,13 @@ class Stream:
 
     def wait_event(self, event: object) -> None:
         pass
+
+
+class Compute(Stream):
+    device = torch.device("cuda")
+
+    def __init__(self) -> None:
+        super().__init__("compute")
 
 
 class Event:
@@ -55,6 +63,27 @@ def test_a_comm_op_that_ends_well_switches_nothing_back(current: list[str]) -> N
     assert event.recorded is comm
 
 
+def test_the_communication_stream_has_the_priority_asked_for_and_is_one_for_all_variants(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[int] = []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device, priority: made.append(priority) or Stream("comm"))
+    device = torch.device("cuda", 77)  # its streams are nobody else's
+    high, default = (cuda_lanes.comm_stream(device, asked) for asked in ("high", "default"))
+    assert made == [-1, 0], "CUDA's lower number is the higher priority"
+    assert cuda_lanes.comm_stream(device, "high") is high is not default
+
+
+def test_lanes_communicate_with_the_variants_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Compute())
+    monkeypatch.setattr(cuda_lanes, "comm_stream", lambda device, priority: asked.append(priority) or Stream("comm"))
+    for variant in (Variant("torch"), Variant("torch", engine="threads", comm_priority="default")):
+        lanes_for(variant, build(1, 2, variant.order), torch.device("cuda"))
+    assert asked == ["high", "default"]
+
+
 @pytest.mark.parametrize("order", ORDERS)
 def test_a_raise_at_any_op_of_streams_ends_the_run_on_the_compute_stream_and_frees_the_micro_batches(
     order: Order, current: list[str], monkeypatch: pytest.MonkeyPatch
@@ -62,7 +91,7 @@ def test_a_raise_at_any_op_of_streams_ends_the_run_on_the_compute_stream_and_fre
     compute = Stream("compute")
     compute.device = torch.device("cpu")  # type: ignore[attr-defined]
     monkeypatch.setattr(torch.cuda, "Event", Event)
-    monkeypatch.setattr(cuda_lanes, "comm_stream", lambda device: Stream("comm"))
+    monkeypatch.setattr(cuda_lanes, "comm_stream", lambda device, priority: Stream("comm"))
     schedule = build(1, 2, order)
     lanes = cuda_lanes.StreamLanes(schedule, compute)  # type: ignore[arg-type]
     for culprit in range(len(schedule.ops)):

@@ -24,6 +24,7 @@ KERNELS = {
     "quantize_rows", "expand_pairs", "silu_mul_quantize", "scale_pairs",
     "quantize_fp8", "gather_fp8", "silu_mul_fp8",
     "count_pairs", "count_peers", "place_pairs", "nvfp4_grouped_gemm", "nvfp4_grouped_gemm_per_expert",
+    "nvfp4_grouped_gemm_leaving_sms",
 }  # fmt: skip
 
 
@@ -97,6 +98,7 @@ def test_no_global_load_of_the_gemms_loop_waits_in_registers() -> None:
     [
         "nvfp4_grouped_gemm",
         "nvfp4_grouped_gemm_per_expert",
+        "nvfp4_grouped_gemm_leaving_sms",
         "spread_pairs",
         "paced_link",
         "merge_rows",
@@ -108,6 +110,18 @@ def test_no_global_load_of_the_gemms_loop_waits_in_registers() -> None:
 def test_no_kernel_spills_registers(kernel: str) -> None:
     found = resources(kernel)
     assert (found["STACK"], found["LOCAL"]) == (0, 0)
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_a_gemm_that_leaves_sms_free_asks_for_its_sm_and_takes_tiles_by_ticket(capability: int) -> None:
+    """And a GEMM that leaves none does neither."""
+    leaving, plain = "nvfp4_grouped_gemm_leaving_sms", "nvfp4_grouped_gemm"
+    assert len(lines(capability, leaving, r"mov\S* .*%smid")) == 1, "once: it does not move"
+    assert lines(capability, leaving, r"atom\.global\S*\.cas\.b32")
+    assert len(lines(capability, leaving, r"atom\.global\S*\.add\.\w32")) == 4, "SMs; a look; tickets, two"
+    assert not lines(capability, plain, r"%smid|\batom\.")
+    for loads in (r"cp\.async\.c[ag]\.shared", r"wgmma\.mma_async|tcgen05\.mma|mma\.sync"):
+        assert len(lines(capability, leaving, loads)) == len(lines(capability, plain, loads)), "the same inner loop"
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)

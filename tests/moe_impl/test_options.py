@@ -6,7 +6,8 @@ from moe_impl.links import ASSUMED_ALPHA_S, HOST_LINK, LOCAL, PACED_PRESETS
 from moe_impl.options import Link, LinkTime, Variant, Workload, default_experts
 from moe_impl.shapes import PRESETS
 
-OVERLAPPED = Variant("triton", split_factor=4, order="yield_before")
+OVERLAPPED = Variant("triton", split_factor=4, order="yield_before", comm_priority="default")
+RESERVED = Variant("triton", reserve_sms=20)
 SPLIT_SERIAL = Variant("triton", engine="serial", split_factor=4)
 UNSPLIT = Variant("triton", engine="serial", split_factor=1)
 
@@ -18,6 +19,13 @@ def test_t2s_keeps_the_split_and_drops_what_only_overlap_means() -> None:
 def test_t1_drops_the_split_too() -> None:
     assert OVERLAPPED.unsplit() == UNSPLIT
     assert SPLIT_SERIAL.unsplit() == UNSPLIT
+    assert RESERVED.unsplit() == UNSPLIT
+
+
+def test_t2s_leaves_as_many_sms_free_as_its_t2o_and_t1_none() -> None:
+    assert (RESERVED.split_serial().reserve_sms, RESERVED.unsplit().reserve_sms) == (20, 0)
+    assert Variant("triton", engine="serial", reserve_sms=20).normalized() == RESERVED.split_serial()
+    assert Variant("triton", split_factor=1, reserve_sms=20).normalized() == UNSPLIT
 
 
 @pytest.mark.parametrize(
@@ -40,8 +48,12 @@ def test_a_variant_without_overlap_only_names_t1_or_t2s(given: Variant, normal: 
     [
         (UNSPLIT, "off triton"),
         (SPLIT_SERIAL, "serial x4 triton"),
-        (OVERLAPPED, "streams x4 triton yield_before"),
+        (OVERLAPPED, "streams x4 triton yield_before default-priority"),
+        (RESERVED, "streams x2 triton reserve-20"),
+        (RESERVED.split_serial(), "serial x2 triton reserve-20"),
         (Variant("torch"), "streams x2 torch"),
+        (Variant("torch", launch="graph"), "streams x2 torch graph"),
+        (Variant("torch", launch="graph").unsplit(), "off torch graph"),
     ],
 )
 def test_a_label_names_the_engine_the_split_and_what_is_not_default(variant: Variant, label: str) -> None:

@@ -10,7 +10,7 @@ from moe_impl import costs
 from moe_impl.links import COLLECTIVE, HOST_LINK, LOCAL, PACED_PRESETS
 from moe_impl.options import ChosenRank, Link, Machine, SkewedRouting, SplitPolicy, Variant, Workload
 from moe_impl.shapes import PRESETS, ModelShape
-from moe_impl.support import MEMORY_SHARE, TBO_OFF, labels, limits, unsupported_reason
+from moe_impl.support import MEMORY_SHARE, TBO_OFF, impossible_reason, labels, limits, unsupported_reason
 
 PACED = PACED_PRESETS["h800-nvlink-ep8"]
 DEEPSEEK = Workload(PRESETS["deepseek-v3"], ep_size=8, layers=2, tokens=1024, precision="nvfp4-w4a16")
@@ -21,6 +21,7 @@ SMALL = replace(DEEPSEEK, model=ModelShape(64, 64, 8, 2))
 W4A4 = Workload(SMALL.model, ep_size=8, layers=2, tokens=1024, precision="nvfp4")
 WIDE = replace(DEEPSEEK, model=ModelShape(8256, 64, 8, 2))
 TORCH, TRITON = Variant("torch"), Variant("triton")
+GRAPH = Variant("triton", launch="graph")
 CX7 = PACED_PRESETS["hopper-cx7-ep16"]
 FP8_ONLY = replace(PACED, times=(*PACED.times[:1], replace(PACED.times[1], dtype="fp8")))
 A100 = replace(H100, name="NVIDIA A100", capability=(8, 0), sm_count=108)
@@ -82,6 +83,33 @@ TABLE = [
     (BF16, PACED, TORCH, T4, "bf16 needs compute capability 8.0, this GPU has 7.5"),
     (SMALL, replace(PACED, comm_sms=132), TORCH, H100, "link occupies 132 of the GPU's 132 SMs"),
     (SMALL, replace(PACED, comm_sms=132), TORCH, CPU, None),
+    (SMALL, LOCAL, replace(TORCH, reserve_sms=131), H100, None),
+    (SMALL, LOCAL, replace(TORCH, reserve_sms=132), H100, "reserve_sms 132 leaves compute none of the GPU's 132 SMs"),
+    (SMALL, LOCAL, replace(TORCH, reserve_sms=1), CPU, "reserve_sms 1 leaves SMs free: needs a CUDA GPU"),
+    (SMALL, LOCAL, replace(TORCH, comm_priority="default"), CPU, None),
+    (DEEPSEEK, PACED, GRAPH, H100, None),
+    (DEEPSEEK, HOST_LINK, GRAPH.unsplit(), H100, None),
+    (DEEPSEEK, PACED, GRAPH, A100, None),
+    (BF16, LOCAL, replace(TORCH, launch="graph"), B200, None),
+    (
+        BF16,
+        LOCAL,
+        replace(TORCH, launch="graph"),
+        A100,
+        "launch graph: on compute capability 8.0 torch's grouped matmul waits for the host",
+    ),
+    (DEEPSEEK, PACED, replace(GRAPH, engine="threads"), H100, "engine must be streams or serial, got threads"),
+    (DEEPSEEK, PACED, replace(GRAPH, receive="exact"), H100, "receive must be worst_case, got exact"),
+    (DEEPSEEK, COLLECTIVE, GRAPH, EIGHT, "link must be local, paced or host_link, got collective"),
+    (SMALL, LOCAL, replace(TORCH, launch="graph"), CPU, "launch graph needs a CUDA GPU"),
+    (DEEPSEEK, PACED, GRAPH, replace(H100, torch_version="2.10.0a0+b4e4ee81d3.nv25.12"), None),
+    (
+        DEEPSEEK,
+        PACED,
+        GRAPH,
+        replace(H100, torch_version="2.9.1+cu130"),
+        "launch graph needs torch 2.10, which keeps stream priorities, got 2.9.1+cu130",
+    ),
     (DEEPSEEK, PACED, TRITON, TINY, "of 1.0 GiB"),
     (WIDE, PACED, TRITON, H100, "link paced moves rows of up to 8192 values on a GPU, got 8256"),
     (WIDE, LOCAL, TRITON, H100, None),
@@ -185,6 +213,16 @@ def test_a_split_makes_room_for_a_batch_that_does_not_fit_unsplit() -> None:
     assert unsupported_reason(DEEPSEEK, PACED, apart, a100) is None
     packed = replace(larger, worst_case_layout="packed").unsplit()
     assert unsupported_reason(DEEPSEEK, PACED, packed, H100) is None
+
+
+def test_a_graphs_memory_stands_beside_that_of_its_t1_and_t2s() -> None:
+    needs = costs.weight_bytes(DEEPSEEK, "triton") + costs.attention_bytes(DEEPSEEK)
+    runs = (TRITON, TRITON.unsplit(), TRITON.split_serial())
+    least = (needs + sum(costs.buffer_bytes(DEEPSEEK, run) for run in runs)) / MEMORY_SHARE
+    for memory_bytes, runs_too in ((math.ceil(least), True), (math.floor(least * 0.999), False)):
+        machine = replace(H100, memory_bytes=memory_bytes)
+        assert unsupported_reason(DEEPSEEK, LOCAL, TRITON, machine) is None
+        assert (unsupported_reason(DEEPSEEK, LOCAL, GRAPH, machine) is None) == runs_too
 
 
 def test_what_is_packed_before_it_leaves_needs_memory_too() -> None:
@@ -320,3 +358,16 @@ def test_only_native_weights_on_a_gpu_may_advise() -> None:
     assert limits(BF16, TORCH, H100) == ()
     assert limits(DEEPSEEK, TORCH, H100) == ("bf16 weight traffic",)
     assert limits(DEEPSEEK, TORCH, CPU) == ("cpu: functional check, no performance claim", "bf16 weight traffic")
+
+
+def test_what_some_machine_can_run_is_not_impossible() -> None:
+    huge = replace(BF16, tokens=2**20, layers=60)
+    wide = replace(BF16, model=WIDE.model)
+    for workload, link in ((huge, PACED), (FP8, PACED), (BF16, HOST_LINK), (BF16, COLLECTIVE), (wide, PACED)):
+        assert impossible_reason(workload, link, TORCH) is None
+    assert impossible_reason(DEEPSEEK, PACED, TRITON) is None
+
+
+def test_what_no_machine_can_run_is_refused_with_the_reason_of_any() -> None:
+    assert impossible_reason(BF16, PACED, TRITON) == unsupported_reason(BF16, PACED, TRITON, H100) is not None
+    assert impossible_reason(BF16, CX7, TORCH) == "link counts (token, node) rows: ep_size must be 16 or 32, got 8"

@@ -8,7 +8,7 @@ from pathlib import Path
 import damage
 import pytest
 import synthetic
-from hypothesis import given
+from hypothesis import example, given
 from in_process import Said, bench, no_accident, refused
 
 from bench.running import probe
@@ -77,6 +77,7 @@ def answered(said: Said, path: Path) -> None:
         assert str(path.parent) in said.err or said.err.startswith("error: the sweep has "), said
 
 
+@example(data=SWEEP.replace("case_limit: 60 s", "case_limit\n\n   60 s").encode())  # a key of two lines
 @given(data=damage.damaged_text(SWEEP, TOKENS).map(str.encode) | damage.damaged_bytes(SWEEP.encode()))
 def test_a_damaged_sweep_file(folder: Path, data: bytes) -> None:
     path = folder / "sweep.yaml"

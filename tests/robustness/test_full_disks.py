@@ -5,13 +5,19 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from small_sweep import SWEEP_FILE, Script
+from synthetic import CPU
 
+from bench import cli
+from bench.commands import sweep as sweep_command
+from bench.errors import Exit
+from bench.measure.settings import MeasureSettings
 from bench.run_folder import RunFolder
-from bench.running import run_writer
+from bench.running import run_writer, supervisor
 
 TESTS = Path(__file__).parents[1]
 ROOT = Path(run_writer.__file__).parents[2]
@@ -108,3 +114,44 @@ def test_a_read_only_file_system_is_one_line(tmp_path: Path, monkeypatch: pytest
         opens(tmp_path / "run", Path("sweep.yaml"))
     assert str(refused.value) == f"{tmp_path / 'run'}: {os.strerror(errno.EROFS)}"
     assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_full_temporary_folder_or_no_worker_log_ends_the_sweep_in_one_line(
+    tmp_path: Path, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = sweep(tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    results = tmp_path / "run" / "results.jsonl"
+    first = results.read_bytes().split(b"\n")[0] + b"\n"
+    results.write_bytes(first)
+    log = tmp_path / "run" / "worker.log"
+    log.unlink()
+    log.mkdir()
+    no_log = sweep(tmp_path, "--resume")
+    log.rmdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "full"))
+    with (
+        run_writer.resume(tmp_path / "run", Path("sweep.yaml")) as run,
+        pytest.raises(run_writer.BenchError, match=r"no temporary folder for the sweep: .*No such file"),
+    ):
+        supervisor.supervise(supervisor.Sweep([], CPU, MeasureSettings(), run, None))  # type: ignore[arg-type]
+    assert no_log.returncode == 2, no_log.stderr
+    stopped, way_on = no_log.stderr.splitlines()[-2:]
+    assert stopped.startswith(f"error: no worker can be started: [Errno {errno.EISDIR}] "), no_log.stderr
+    assert way_on.startswith("error: Trials kept in run: 1; go on with: ")
+    assert results.read_bytes() == first
+
+
+def test_an_internal_error_whose_traceback_cannot_be_kept_still_ends_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(path: Path) -> None:
+        raise RuntimeError("made up")
+
+    monkeypatch.setattr(sweep_command, "load", broken)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "full"))
+    assert cli.main(["sweep", "any.yaml"]) == Exit.INTERNAL
+    assert capsys.readouterr().err == (
+        "internal error: RuntimeError: made up; its traceback cannot be kept: No such file or directory "
+        "(BENCH_TRACEBACK=1 prints it)\n"
+    )

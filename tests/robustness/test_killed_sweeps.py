@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import effort
@@ -105,12 +106,40 @@ def place(line: bytes) -> tuple[str, int]:
     return record["case_id"], record["pass_index"]
 
 
+def alive(pid: int) -> bool:
+    """Whether the process still runs; one that nobody has waited for yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_worker_does_not_outlive_a_sweep_that_was_killed_and_the_folder_is_free(
+    tmp_path: Path, script: Script
+) -> None:
+    script.write({"do": "stall", "at": "measure"})
+    sweep = started(tmp_path)
+    wait_for(lambda: bool(script.workers))
+    pid = script.workers[0]["pid"]
+    assert alive(pid)
+    sweep.kill()
+    sweep.communicate()
+    with run_writer.resume(tmp_path / "run", Path("sweep.yaml")):
+        wait_for(lambda: not alive(pid), limit_s=5)
+
+
+def wait_for(happened: Callable[[], bool], limit_s: float = 30) -> None:
+    deadline_s = time.monotonic() + limit_s
+    while not happened():
+        assert time.monotonic() < deadline_s, "it did not happen"
+        time.sleep(0.02)
+
+
 def test_a_second_sweep_into_the_folder_is_refused_while_the_first_runs(tmp_path: Path, script: Script) -> None:
     script.write({"do": "stall", "at": "measure"})
     first = started(tmp_path)
-    deadline_s = time.monotonic() + 30
-    while not script.workers and time.monotonic() < deadline_s:
-        time.sleep(0.05)
+    wait_for(lambda: bool(script.workers))
     try:
         for more in ((), ("--resume",)):
             second = started(tmp_path, *more)

@@ -7,4 +7,6 @@ EXAMPLES = 2_000 if SOAK else 200
 """Of every property."""
 KILLS = 100 if SOAK else 10
 ITERATIONS = 10_000 if SOAK else 300
-"""Of every engine."""
+"""Of every engine on a CPU."""
+GPU_ITERATIONS = 20_000 if SOAK else 600
+"""Of every engine on a GPU."""

@@ -1,0 +1,24 @@
+"""What a check's run allocates on either lane holds NaN before it is written."""
+
+import pytest
+import torch
+from test_variants import _ignore, _target
+
+from moe_impl.links import LOCAL
+from moe_impl.options import Variant
+from moe_impl.overlap.cuda_lanes import comm_stream
+
+pytestmark = pytest.mark.gpu
+
+
+def test_what_either_lane_allocates_next_is_nan() -> None:
+    target = _target("bf16", LOCAL, tokens=512)
+    variant = Variant("torch", receive="exact")
+    target.run(variant, _ignore)
+    target.poison(variant)
+    device = torch.device("cuda", torch.cuda.current_device())
+    for stream in (torch.cuda.current_stream(device), comm_stream(device, variant.comm_priority)):
+        with torch.cuda.stream(stream):
+            # not small ones: the allocator cuts them from blocks that live tensors share
+            found = torch.empty(1 << 20, dtype=torch.bfloat16, device=device)
+            assert bool(found.isnan().all()), stream
