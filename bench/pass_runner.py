@@ -284,10 +284,14 @@ class CaseRun:
                 del self.checked[key]
 
     def _repeat_if_doubtful(self) -> None:
-        """Where some rank doubts a variant, time all once more, each alone until steady, and say what that changes."""
-        context, peers = self.context, self.context.peers
-        doubtful = any(self.outcome[key].flags for key in self.checked)
-        if not context.settings.repeat_doubtful or not context.settings.warm_up_s or peers.agree(not doubtful):
+        """Where some rank doubts a variant, time all once more, each alone until steady, and say what that changes.
+
+        In the last pass alone: a GPU at its power limit makes every pass doubtful, and each would cost as much again.
+        """
+        context, peers, settings = self.context, self.context.peers, self.context.settings
+        if not (settings.repeat_doubtful and settings.warm_up_s and self._last_pass):
+            return
+        if peers.agree(not any(self.outcome[key].flags for key in self.checked)):
             return
         alone = alone_until_steady(
             {key: this.run for key, this in self.checked.items()},
@@ -341,11 +345,14 @@ class CaseRun:
             flags = (*flags, retention.said(memory.retained_bytes, retention.retained_sites(self.checked[key].run)))
         self.outcome[key] = replace(self.outcome[key], stages=stages, memory=memory, flags=flags)
 
+    @property
+    def _last_pass(self) -> bool:
+        return self.context.pass_index == self.context.settings.passes - 1
+
     def _cross_check(self) -> None:
         """The timer against the profiler's span, on this rank; in the last pass: a profiler may slow what follows."""
         context = self.context
-        last = context.pass_index == context.settings.passes - 1
-        if not (context.settings.cross_check and last and context.device.type == "cuda" and self.checked):
+        if not (context.settings.cross_check and self._last_pass and context.device.type == "cuda" and self.checked):
             return
         self._begin("stages")
         calls = {key: this.run for key, this in self.checked.items()}
