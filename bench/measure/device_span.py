@@ -44,9 +44,9 @@ def device_works(
     """
     os.environ.setdefault("TEARDOWN_CUPTI", "1")  # else CUPTI stays, and later launches are slower
     taken_s: list[float] = []
-    with tempfile.TemporaryDirectory(prefix="bench-span-") as folder:
-        trace = Path(folder) / "trace.json"
-        try:
+    try:
+        with tempfile.TemporaryDirectory(prefix="bench-span-") as folder:
+            trace = Path(folder) / "trace.json"
             with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
                 for call in calls.values():
                     for _ in range(WARM_ITERATIONS + ITERATIONS):
@@ -54,11 +54,11 @@ def device_works(
                         taken_s.append(timer.device_time_s(call))
             profiler.export_chrome_trace(str(trace))
             profile = kineto.read(trace)
-        except (RuntimeError, BenchError):
-            if peers.size > 1:  # the other ranks may be waiting: they leave with this one
-                raise
-            torch.cuda.synchronize()  # raises again what was the GPU's fault, and not the profiler's
-            return {}
+    except (RuntimeError, BenchError, OSError):
+        if peers.size > 1 and len(taken_s) < len(calls) * (WARM_ITERATIONS + ITERATIONS):
+            raise  # the other ranks may be waiting: they leave with this one
+        torch.cuda.synchronize()  # raises again what was the GPU's fault, and not the profiler's
+        return {}
     work = profile.work
     columns = (work.start_ns.tolist(), work.end_ns.tolist(), map(profile.names.text, work.name.tolist()))
     return of_window([Piece(*values) for values in zip(*columns, strict=True)], list(calls), taken_s)
