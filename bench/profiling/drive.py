@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bench.doctor import tools
 from bench.errors import BenchError, Exit
+from bench.profiling.pared import pare
 from bench.profiling.request import Request, dump, trace_name
 from bench.running.worker_process import exit_words, one_line, worker_environment
 
@@ -28,8 +29,8 @@ NSYS_OPTIONS = (
     "--force-overwrite=true",
 )
 DISCARD = "--discard-environment"
-"""An option of later versions; without it only the export is kept, in which no environment was found. The profiled
-process gets little of this one's in either case (:func:`allowed`)."""
+"""An option of later versions; without it only the pared export is kept. The profiled process gets little of this
+one's environment in either case (:func:`allowed`)."""
 CANARY = "MOE_TBO_BENCH_CANARY"
 """An environment variable of a random value that no profiled process gets: a report that holds it came by the rest."""
 ALLOWED = re.compile(
@@ -74,6 +75,7 @@ def profile(request: Request, start: Sequence[str] | None = None) -> list[Path]:
     if holds(export, canary):
         export.unlink()
         raise BenchError(f"{export}: holds the environment of the profiled process, which may hold secrets: deleted")
+    pare(export)
     if not discard:  # 2025.3's report held, compressed, the environment of other processes of the machine
         report.with_suffix(".nsys-rep").unlink()
     return [export]

@@ -15,7 +15,11 @@ from small_sweep import small_case
 
 from bench.errors import BenchError
 from bench.profiling import choose, drive
+from bench.profiling.pared import pare
 from bench.profiling.request import Request, Tool, dump, load, trace_name
+from bench.timeline.analysis import measure, runs_of
+from bench.timeline.attribute import attribute
+from bench.timeline.read import read
 
 SAMPLE = Path(__file__).parents[1] / "data" / "nsight_sample.sqlite"
 
@@ -45,8 +49,8 @@ def fake_nsys(folder: Path, leaving: str, can_discard: bool = True) -> None:
         f"shutil.copy({str(SAMPLE)!r}, option('--output'))\n"
         "import sqlite3\n"
         "db = sqlite3.connect(option('--output'))\n"
-        "db.execute('CREATE TABLE TARGET_INFO_PLANTED_ENV (name TEXT, value TEXT)')\n"
-        "db.execute('INSERT INTO TARGET_INFO_PLANTED_ENV VALUES (?, ?)', ('x', open(sys.argv[-1]).read()))\n"
+        "db.execute('CREATE TABLE NVTX_PLANTED (name TEXT, value TEXT)')\n"
+        "db.execute('INSERT INTO NVTX_PLANTED VALUES (?, ?)', ('x', open(sys.argv[-1]).read()))\n"
         "db.commit()\n"
     )
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
@@ -89,6 +93,25 @@ def test_nsys_gets_its_options_and_its_export_is_returned(tmp_path: Path, tools:
     (export,) = drive.profile(request(tmp_path / "out", "nsys"), running("import sys; sys.stdin.read()"))
     assert not drive.holds(export, "no such text")
     assert (tmp_path / "out" / "nsys.nsys-rep").exists(), "the raw report is kept"
+
+
+def test_of_an_export_stays_what_is_read_and_nothing_of_the_machine(tmp_path: Path) -> None:
+    export = tmp_path / "export.sqlite"
+    shutil.copy(SAMPLE, export)
+    with closing(sqlite3.connect(export)) as db:
+        number = db.execute("SELECT max(id) + 1 FROM StringIds").fetchone()[0]
+        db.execute("INSERT INTO StringIds VALUES (?, ?)", (number, "HOME=/root\0MY_TOKEN=s3cret"))
+        db.execute("INSERT INTO META_DATA_CAPTURE VALUES ('ENV', 'MY_TOKEN=s3cret')")
+        db.commit()
+    before = measured(export)
+    assert b"s3cret" in export.read_bytes()
+    pare(export)
+    assert b"s3cret" not in export.read_bytes(), "nor in a page that is no longer used"
+    assert measured(export) == before
+
+
+def measured(export: Path) -> list[object]:
+    return [measure(name, found) for name, found in runs_of(attribute(read(export)))]
 
 
 def test_a_report_that_may_hold_other_processes_environments_is_not_kept(tmp_path: Path, tools: Path) -> None:
