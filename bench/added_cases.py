@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
 from bench.cases import Case
+from bench.deciding.join import at_any_tokens
 from bench.measure.settings import MeasureSettings
 from bench.results import Trial
 from moe_impl.options import Link, Workload
@@ -38,17 +39,13 @@ class Added:
     def __init__(self, listed: Iterable[Case], measure: MeasureSettings) -> None:
         self._listed, self._measure = list(listed), measure
         self._ids = {case.case_id for case in self._listed}
-        self._like = {(_any_tokens(case.workload), case.link): case for case in self._listed}
+        self._like = {(at_any_tokens(case.workload), case.link): case for case in self._listed}
         self._links = {case.link for case in self._listed}
 
     def like(self, workload: Workload, link: Link) -> Case | None:
-        """A listed case with this workload's token count in place of its own; None where nothing else is listed."""
-        model = self._like.get((_any_tokens(workload), link))
+        """A listed case with this workload's token count in place of its own; None where none differs in that alone."""
+        model = self._like.get((at_any_tokens(workload), link))
         return None if model is None else replace(model, workload=workload)
-
-    def refines(self, trial: Trial) -> bool:
-        """Like a listed case, but for its token count."""
-        return trial.case_id not in self._ids and self.like(trial.workload, trial.link) is not None
 
     def is_base(self, trial: Trial) -> bool:
         """Over a link that the file lists: no what-if."""
@@ -69,7 +66,3 @@ class Added:
             if model is not None:
                 seen.add(trial.case_id)
                 yield replace(model, link=trial.link)
-
-
-def _any_tokens(workload: Workload) -> Workload:
-    return replace(workload, tokens=0)

@@ -16,54 +16,19 @@ from bench.identity import variant_id
 from bench.measure import l2, retention
 from bench.measure.device_span import device_works
 from bench.measure.jitter import captured_spread, delaying, schedule_spread
-from bench.measure.peers import ALONE, Peers
 from bench.measure.protocol import Samples, measure
 from bench.measure.repeat import alone_until_steady, disagreement
-from bench.measure.settings import MeasureSettings
 from bench.measure.stages import PERTURBED_BEYOND, stage_times
-from bench.measure.timer import Timer
+from bench.pass_context import CaseFailureError, PassContext
 from bench.results import PERTURBED, Measurement, Status, Trial
-from bench.running.messages import Event, JobCase, Phase, Step
-from bench.running.progress_file import ProgressFile
-from bench.targets import Target, Targets
+from bench.running.messages import JobCase, Phase, Step
+from bench.targets import Target
 from bench.telemetry import GpuState
 from moe_impl import support
-from moe_impl.options import Machine, Variant
+from moe_impl.options import Variant
 from moe_impl.variant_run import VariantRun
 
 COLD = "L2 flushed before every sample"
-
-
-class CaseFailureError(Exception):
-    """Something raised (its ``__cause__``) while a case was under way."""
-
-    def __init__(self, phase: Phase, variant_id: str | None) -> None:
-        super().__init__(phase, variant_id)
-        self.phase: Phase = phase
-        self.variant_id = variant_id
-
-
-@dataclass(frozen=True)
-class PassContext:
-    """What all cases of a pass share."""
-
-    pass_index: int
-    settings: MeasureSettings
-    device: torch.device
-    machine: Machine
-    targets: Targets
-    timer: Timer
-    progress: ProgressFile
-    tell: Callable[[Event], None]
-    peers: Peers = ALONE
-    """What decides which collective comes next is asked here, never of one rank alone."""
-    gpu_now: Callable[[], GpuState | None] = lambda: None
-    """This rank's GPU's state; None without one, and where NVML is silent."""
-
-    @property
-    def flushes(self) -> bool:
-        """Whether samples begin with a cold L2 cache: a GPU's alone can be emptied."""
-        return self.settings.cold_l2 and self.device.type == "cuda"
 
 
 @dataclass

@@ -64,7 +64,7 @@ def refinements(trials: Sequence[Trial], listed: Sequence[Case], measure: Measur
         return []
     mine = Added(listed, measure)
     known = {case.case_id for case in listed}
-    base = _base(trials, listed, measure)
+    base = _base(trials, mine)
     added = {trial.case_id for trial in base} - known
     room = measure.refine_cases - len(added)
     found: dict[str, Refinement] = {}
@@ -85,15 +85,14 @@ def without_bracket(trials: Sequence[Trial], listed: Sequence[Case], measure: Me
     return [
         f"no bracket for {answer.series.variant.label}, {answer.series.workload.precision}, link "
         f"{answer.series.link.name}: {answer.kind}"
-        for answer in break_evens(compare_off_on(_base(trials, listed, measure), measure))
+        for answer in break_evens(compare_off_on(_base(trials, Added(listed, measure)), measure))
         if answer.bracket is None
     ]
 
 
-def _base(trials: Sequence[Trial], listed: Sequence[Case], measure: MeasureSettings) -> list[Trial]:
+def _base(trials: Sequence[Trial], mine: Added) -> list[Trial]:
     """Of the listed cases and of those that differ from one in their token count alone: no what-if."""
-    mine, known = Added(listed, measure), {case.case_id for case in listed}
-    return [trial for trial in trials if trial.case_id in known or mine.refines(trial)]
+    return [trial for trial in trials if mine.like(trial.workload, trial.link) is not None]
 
 
 def sensitivities(trials: Sequence[Trial], listed: Sequence[Case], measure: MeasureSettings) -> list[Refinement]:
@@ -102,7 +101,7 @@ def sensitivities(trials: Sequence[Trial], listed: Sequence[Case], measure: Meas
         return []
     mine = Added(listed, measure)
     found: dict[str, Refinement] = {}
-    for answer in break_evens(compare_off_on(_base(trials, listed, measure), measure)):
+    for answer in break_evens(compare_off_on(_base(trials, mine), measure)):
         for tokens, factor in itertools.product(answer.bracket or (), FACTORS):
             case = mine.like(replace(answer.series.workload, tokens=tokens), answer.series.link)
             if case is not None and case.link.transport == "paced":

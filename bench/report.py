@@ -27,6 +27,7 @@ from bench.deciding.step import step
 from bench.deciding.tuned import tuned
 from bench.errors import BenchError, Exit
 from bench.identity import variant_id
+from bench.measure.settings import MeasureSettings
 from bench.naming import case_names, terms_for, varying
 from bench.profiling.kept import profiles_of
 from bench.report_model import Checks, Coverage, NoiseFloor, NotTimed, Panel, ReportModel, Row, Section, WhatIf
@@ -83,17 +84,18 @@ def build(run: Run, trials: Sequence[Trial] | None = None) -> ReportModel:
     if not trials:
         raise BenchError(f"{run.path}: no results yet; nothing to compare", code=Exit.NOT_COMPARABLE)
     config = run.config()
-    listed = config.case.link
-    elsewhere = [trial for trial in trials if base_of(trial.link, listed) is not None]
+    listed, environment = expand(config), run.environment()
+    varied = {link for link in {trial.link for trial in trials} if base_of(link, config.case.link) is not None}
+    elsewhere = [trial for trial in trials if trial.link in varied]
     # a --filter may leave nothing else: then these are the table
-    base = [trial for trial in trials if base_of(trial.link, listed) is None] or trials
+    base = [trial for trial in trials if trial.link not in varied] or trials
     cases = join.by_case(base)
     comparisons = compare_off_on(base, config.measure)
     # a family of their own as to false discoveries: nobody's verdict hangs on how many what-ifs were measured
     what_ifs = compare_off_on(elsewhere, config.measure)
-    ceilings = run.environment().get("ceilings") or {}
+    ceilings = environment.get("ceilings") or {}
     rows = [_row(cases, comparison, ceilings) for comparison in comparisons]
-    again = _Again(run, expand(config), trials[0].machine)
+    again = _Again(run, listed, trials[0].machine)
     sections = [_section(answer, rows, what_ifs, again) for answer in break_evens(comparisons)]
     timelines, unreadable = profiles_of(run.path)
     return ReportModel(
@@ -107,8 +109,8 @@ def build(run: Run, trials: Sequence[Trial] | None = None) -> ReportModel:
         not_timed=tuple(_not_timed(join.by_case(trials).values(), run.path)),
         noise=_noise(comparisons),
         checks=_checks(trials),
-        coverage=_coverage(trials, config),
-        environment=run.environment(),
+        coverage=_coverage(trials, listed, config.measure),
+        environment=environment,
         commands=tuple(
             shlex.join(words)
             for words in (
@@ -276,16 +278,15 @@ def _checks(trials: Sequence[Trial]) -> Checks:
     )
 
 
-def _coverage(trials: Sequence[Trial], config: SweepConfig) -> Coverage:
+def _coverage(trials: Sequence[Trial], listed: Sequence[Case], measure: MeasureSettings) -> Coverage:
     """Whether every case of the sweep file, and every one that its rounds added, is there in every pass, with all its
     variants."""
-    listed = expand(config)
-    cases = [*listed, *Added(listed, config.measure).cases(trials)]
+    cases = [*listed, *Added(listed, measure).cases(trials)]
     asked = {case.case_id: {variant_id(variant) for variant in case.variants} for case in cases}
-    mine = [trial for trial in trials if trial.case_id in asked and trial.pass_index < config.measure.passes]
+    mine = [trial for trial in trials if trial.case_id in asked and trial.pass_index < measure.passes]
     return Coverage(
         trials=len(mine),
-        planned=len(asked) * config.measure.passes,
+        planned=len(asked) * measure.passes,
         partial=sum(not asked[trial.case_id] <= trial.variant_ids for trial in mine),
     )
 

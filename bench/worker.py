@@ -20,7 +20,8 @@ from bench.environment import check_torch, choose_device, describe, environment,
 from bench.errors import BenchError, Exit
 from bench.measure.peers import ALONE, Peers
 from bench.measure.timer import timer_for
-from bench.pass_runner import CaseFailureError, CaseRun, PassContext
+from bench.pass_context import CaseFailureError, PassContext
+from bench.pass_runner import CaseRun
 from bench.results import to_record
 from bench.running.leaving import leave_with_supervisor
 from bench.running.messages import EXIT_AFTER_FAILURE, Event, Failed, Finished, Job, Ready, dump_event, load_job

@@ -10,7 +10,8 @@ from bench.cases import Case
 from bench.environment import describe
 from bench.measure.settings import MeasureSettings
 from bench.measure.timer import HostTimer
-from bench.pass_runner import CaseRun, PassContext
+from bench.pass_context import PassContext
+from bench.pass_runner import CaseRun
 from bench.results import Measurement, Trial
 from bench.running import progress_file
 from bench.running.messages import Event, JobCase, Step

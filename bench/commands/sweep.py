@@ -71,7 +71,8 @@ def command(
         for line in filter(None, (which(config), ignored)):
             click.echo(line, err=True)
         listed = expand(sweep)
-        every_case = [*listed, *(Added(listed, sweep.measure).cases(RunFolder(out).trials()) if go_on and out else ())]
+        stored = RunFolder(out).trials() if go_on and out and sweep.measure.adds_cases else []
+        every_case = [*listed, *Added(listed, sweep.measure).cases(stored)]
         cases = filters.select(every_case, terms)
         ready = of_ranks(probe(device), ranks)
         refuse_if_nothing_runs(cases, ready.machine)

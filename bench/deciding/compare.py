@@ -133,10 +133,20 @@ def _true_together(comparisons: Sequence[Comparison]) -> list[Comparison]:
     The tests of the table are all that had an interval and nothing against them, whatever they said.
     """
     undecided = {"verdict": Verdict.UNDECIDED, "reasons": (Reason.FALSE_DISCOVERY,)}
-    return surviving(comparisons, _p_value, CLAIMS, undecided)
+    return surviving(comparisons, p_value, CLAIMS, undecided)
 
 
-def _p_value(row: Comparison) -> float | None:
+class Tested(Protocol):
+    """A row of a table of verdicts."""
+
+    @property
+    def estimate(self) -> Estimate | None: ...
+    @property
+    def reasons(self) -> tuple[str, ...]: ...
+
+
+def p_value(row: Tested) -> float | None:
+    """Of a row that nothing but noise keeps from a verdict; None: it is no test."""
     return row.estimate.p_value if row.estimate is not None and NOISE_ALONE.issuperset(row.reasons) else None
 
 

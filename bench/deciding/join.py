@@ -22,9 +22,14 @@ class Series:
     variant: Variant
 
 
+def at_any_tokens(workload: Workload) -> Workload:
+    """The workload, whatever its token count."""
+    return replace(workload, tokens=ANY_TOKENS)
+
+
 def series_of(workload: Workload, link: Link, variant: Variant) -> Series:
     """The series that a case's variant belongs to."""
-    return Series(replace(workload, tokens=ANY_TOKENS), link, variant)
+    return Series(at_any_tokens(workload), link, variant)
 
 
 class Passes(list[Trial]):

@@ -10,7 +10,7 @@ from math import log
 from statistics import fmean, median
 
 from bench.deciding import join
-from bench.deciding.compare import CLAIMS, NOISE_ALONE, Reason, Verdict, doubts_of_passes, judged
+from bench.deciding.compare import CLAIMS, Reason, Verdict, doubts_of_passes, judged, p_value
 from bench.deciding.discovery import surviving
 from bench.deciding.stats import Estimate
 from bench.measure.settings import MeasureSettings
@@ -62,7 +62,7 @@ def tuned(cases: Mapping[str, Sequence[Trial]], measure: MeasureSettings) -> tup
     """
     found = [row for passes in cases.values() if (row := _of_case(passes, measure)) is not None]
     undecided = {"verdict": Verdict.UNDECIDED, "reasons": (Reason.FALSE_DISCOVERY,)}
-    held = surviving(found, _p_value, CLAIMS, undecided)
+    held = surviving(found, p_value, CLAIMS, undecided)
     return tuple(sorted(held, key=lambda row: row.workload.tokens))
 
 
@@ -113,7 +113,3 @@ def _log_time(passes: Sequence[Trial], variant: Variant, indices: Sequence[int])
 
 def _turned_off(passes: Sequence[Trial], variant: Variant) -> bool:
     return any(TBO_OFF in m.limits for m in join.measured(passes, variant).values())
-
-
-def _p_value(row: Tuned) -> float | None:
-    return row.estimate.p_value if row.estimate is not None and NOISE_ALONE.issuperset(row.reasons) else None

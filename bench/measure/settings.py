@@ -55,3 +55,8 @@ class MeasureSettings:
     """The cases of a modelled link's bracket again, at half and at twice its bandwidth."""
     case_limit_s: float = 120.0
     """One case in one pass may take this long, build and check included."""
+
+    @property
+    def adds_cases(self) -> bool:
+        """Whether verdicts may ask for cases that the sweep file does not list."""
+        return self.refine != "off" or self.link_sensitivity

@@ -8,6 +8,7 @@ from bench.deciding.best_split import BestSplit
 from bench.deciding.decompose import Decomposition
 from bench.deciding.fits import Fits
 from bench.deciding.off_against_off import OffAgainstOff
+from bench.deciding.stats import Estimate
 from bench.deciding.tuned import Tuned
 from bench.identity import variant_id
 from bench.render import sentences
@@ -58,6 +59,11 @@ def _alone(found: Alone) -> dict[str, Any]:
     }
 
 
+def _interval(estimate: Estimate | None) -> dict[str, float | None]:
+    """Speed-up and its ends; None without an estimate."""
+    return {name: None if estimate is None else getattr(estimate, name) for name in ("speedup", "low", "high")}
+
+
 def _off_against_off(found: OffAgainstOff) -> dict[str, Any]:
     estimate = found.estimate
     return {
@@ -65,9 +71,7 @@ def _off_against_off(found: OffAgainstOff) -> dict[str, Any]:
         "link": asdict(found.link),
         "variant": asdict(found.variant),
         "variant_id": variant_id(found.variant),
-        "speedup": None if estimate is None else estimate.speedup,
-        "low": None if estimate is None else estimate.low,
-        "high": None if estimate is None else estimate.high,
+        **_interval(found.estimate),
         "passes": 0 if estimate is None else estimate.passes,
         "verdict": found.verdict.value,
         "reasons": [reason.value for reason in found.reasons],
@@ -156,7 +160,6 @@ def _what_if(found: WhatIf) -> dict[str, Any]:
 
 
 def _tuned(found: Tuned) -> dict[str, Any]:
-    estimate = found.estimate
     return {
         "workload": asdict(found.workload),
         "link": asdict(found.link),
@@ -167,9 +170,7 @@ def _tuned(found: Tuned) -> dict[str, Any]:
         "candidates": {"on": found.candidates_on, "off": found.candidates_off},
         "picked_in_passes": list(found.picked_in),
         "judged_in_passes": list(found.judged_in),
-        "speedup": None if estimate is None else estimate.speedup,
-        "low": None if estimate is None else estimate.low,
-        "high": None if estimate is None else estimate.high,
+        **_interval(found.estimate),
         "verdict": found.verdict.value,
         "reasons": list(map(str, found.reasons)),
     }

@@ -11,7 +11,7 @@ from bench.deciding.join import Series, series_of
 from bench.deciding.off_against_off import OffAgainstOff
 from bench.measure.settings import MeasureSettings
 from bench.naming import machine_name
-from bench.render import words
+from bench.render import break_even, words
 from bench.report_model import NotTimed, ReportModel, Section
 from moe_impl.options import Machine, Variant
 
@@ -19,11 +19,6 @@ ROOFLINE = (
     "FLOPs and bytes that the layer must do and move (balanced routing), over the instrumented stage time. Roofline: "
     "this GPU's best product of 8192 x 8192 matrices (bf16, or FP8) and best copy, measured before the sweep."
 )
-DEPENDS = {
-    True: "Depends on the link",
-    False: "Does not depend on the link's bandwidth within these bounds",
-    None: "Unknown whether it depends on the link",
-}
 ACTIVATIONS = "The most that was allocated in an iteration over what was there before it, weights left out."
 CLOCKS = (
     "The case's GPU between rounds, so all its variants together; what came and went within a round is not seen. Wall "
@@ -143,11 +138,11 @@ def answer(section: Section, model: ReportModel) -> str:
         return f"{name} pays at {where} measured: {best}."
     if even.kind is Kind.NOT_MONOTONE:
         faster = words.counts(even.tokens_with(Verdict.FASTER))
-        return f"{name} pays at {faster} tokens but not at every larger count: {verdicts(even)}."
+        return f"{name} pays at {faster} tokens but not at every larger count: {break_even.verdicts(even)}."
     if even.kind is Kind.UNDECIDED:
-        return f"{name}: undecided whether it pays; best {best} ({verdicts(even)})."
+        return f"{name}: undecided whether it pays; best {best} ({break_even.verdicts(even)})."
     if even.kind is Kind.NOWHERE:
-        return f"{name} pays at no token count measured; best {best} ({verdicts(even)})."
+        return f"{name} pays at no token count measured; best {best} ({break_even.verdicts(even)})."
     return f"{name}: no claim, {'; '.join(even.why)}."
 
 
@@ -178,7 +173,7 @@ def mode(variant: Variant, timers: tuple[str, ...]) -> str:
 def full_answer(section: Section, model: ReportModel) -> list[str]:
     """The answer and, where it is not the same, the break-even."""
     even = section.break_even
-    return [answer(section, model), *([] if even.kind is Kind.NO_CLAIM else [break_even(even)])]
+    return [answer(section, model), *([] if even.kind is Kind.NO_CLAIM else [break_even.sentence(even)])]
 
 
 def _below(even: BreakEven) -> str:
@@ -192,58 +187,6 @@ def _below(even: BreakEven) -> str:
     if undecided:
         said.append(f"undecided at {words.counts(undecided)}")
     return "".join(f"; {part}" for part in said)
-
-
-def verdicts(even: BreakEven) -> str:
-    """``SLOWER at 128 and 256, SAME at 512``."""
-    found = [(verdict, even.tokens_with(verdict)) for verdict in Verdict]
-    return ", ".join(f"{verdict} at {words.counts(tokens)}" for verdict, tokens in found if tokens)
-
-
-def break_even(even: BreakEven) -> str:
-    """The break-even line below a series' table."""
-    if even.kind is Kind.CROSSING:
-        above = words.count(even.smallest_faster or 0)
-        known = even.largest_not_faster is not None
-        bracket = f"between {words.count(even.largest_not_faster or 0)} and {above}" if known else f"below {above}"
-        return f"Break-even {bracket} tokens{_crossing(even)}."
-    if even.kind is Kind.NO_CLAIM:
-        return f"Break-even: no claim ({'; '.join(even.why)})."
-    if even.kind is Kind.NOT_MONOTONE:
-        return f"Break-even: not monotone ({verdicts(even)})."
-    if even.kind is Kind.UNDECIDED:
-        return f"Break-even: undecided ({verdicts(even)})."
-    if even.kind is Kind.EVERYWHERE:
-        return f"Break-even: below {words.count(even.verdicts[0][0])} tokens, the smallest count measured, if anywhere."
-    return f"Break-even: none up to {words.count(even.verdicts[-1][0])} tokens, the largest count measured."
-
-
-def link_sensitivity(section: Section) -> list[str]:
-    """``Depends on the link: at bandwidth x0.5, x1 and x2, 1024 tokens are SLOWER, SLOWER and FASTER.``
-
-    None where nobody asked.
-    """
-    if not section.what_ifs:
-        return []
-    factors = sorted({1.0, *(one.factor for one in section.what_ifs)})
-    told: dict[int, dict[float, str]] = {}
-    for one in section.what_ifs:
-        at = told.setdefault(one.comparison.workload.tokens, {1.0: one.base.value})
-        at[one.factor] = one.comparison.verdict.value
-    rows = (
-        f"{words.count(tokens)} tokens are {words.joined([at.get(factor, 'not measured') for factor in factors])}"
-        for tokens, at in sorted(told.items())
-    )
-    where = f"at bandwidth {words.joined([f'x{factor:g}' for factor in factors])}"
-    return [f"{DEPENDS[section.depends_on_link]}: {where}, {', '.join(rows)}."]
-
-
-def _crossing(even: BreakEven) -> str:
-    """No interval: noise is all that one would hold, and the line between two token counts is the larger error."""
-    if even.crossing is None or even.crossing_between is None:
-        return "; no crossing of the speed-up to interpolate"
-    low, high = map(words.count, even.crossing_between)
-    return f"; speed-up crosses 1 at about {words.about(even.crossing)} (interpolated between {low} and {high})"
 
 
 def undecided(section: Section) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from bench.deciding import facts
 from bench.deciding.decompose import Bounds, Decomposition, LaneTimes
 from bench.deciding.gpu_states import GpuStates
-from bench.render import sentences, words, worth
+from bench.render import break_even, sentences, words, worth
 from bench.report_model import ReportModel, Row, Section
 
 
@@ -85,8 +85,8 @@ def decision(section: Section) -> Table:
         ),
         tuple(cells(row) for row in section.rows),
         (
-            sentences.break_even(section.break_even),
-            *sentences.link_sensitivity(section),
+            break_even.sentence(section.break_even),
+            *break_even.link_sensitivity(section),
             *worth.steps(section),
             *sentences.undecided(section),
             *sentences.imbalance(section),

@@ -1,14 +1,13 @@
 """What verdicts are worth to an operator: milliseconds of a step, the best split factor, what fits in memory. Text."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from bench import units
 from bench.deciding.best_split import ANY_SPLIT, BestSplit
 from bench.deciding.compare import NOISE_ALONE
 from bench.deciding.fits import Fits
-from bench.deciding.join import ANY_TOKENS, Series
+from bench.deciding.join import Series, at_any_tokens
 from bench.deciding.tuned import Tuned
 from bench.render import words
 from bench.report_model import ReportModel, Section
@@ -71,7 +70,7 @@ def tuned(model: ReportModel) -> list[str]:
 
 def _alike(found: Tuned) -> tuple[Any, ...]:
     """What the rows of one line share."""
-    place = replace(found.workload, tokens=ANY_TOKENS), found.link
+    place = at_any_tokens(found.workload), found.link
     return *place, found.candidates_on, found.candidates_off, found.picked_in, found.judged_in
 
 

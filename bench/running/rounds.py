@@ -27,7 +27,7 @@ def measure_what_verdicts_ask(
         say: told each case that is added and why, and each series that has nothing to refine.
         clock: seconds, from any start.
     """
-    if measure.refine == "off" and not measure.link_sensitivity:
+    if not measure.adds_cases:
         return
     from bench.refining import Refinement, refinements, sensitivities, without_bracket  # here: they load scipy
 

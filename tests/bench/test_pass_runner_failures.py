@@ -12,7 +12,7 @@ from torch import Tensor
 from bench import correctness
 from bench.cases import Case
 from bench.identity import variant_id
-from bench.pass_runner import CaseFailureError
+from bench.pass_context import CaseFailureError
 from bench.results import Status
 from bench.running import progress_file
 from bench.targets import Target, Targets

@@ -24,7 +24,8 @@ from bench.measure.protocol import measure, rank_skew, warm_up
 from bench.measure.settings import MeasureSettings, SampleLimits
 from bench.measure.stages import over_ranks
 from bench.measure.timer import HostTimer
-from bench.pass_runner import CaseRun, PassContext
+from bench.pass_context import PassContext
+from bench.pass_runner import CaseRun
 from bench.results import Check, Memory, Status, Trial, from_record, to_record
 from bench.running import progress_file
 from bench.running.messages import JobCase

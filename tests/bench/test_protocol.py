@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
+from scripted_timer import ScriptedTimer
 
 from bench.deciding.stats import paired_logs
 from bench.measure.protocol import (
@@ -23,19 +24,6 @@ from bench.measure.protocol import (
 from bench.measure.settings import MeasureSettings, SampleLimits
 from bench.measure.stopping import known_within
 from bench.measure.timer import HostTimer
-
-
-class ScriptedTimer:
-    """Each call says how long it took."""
-
-    name = "scripted"
-
-    def time_s(self, call: Callable[[], object]) -> float:
-        taken_s = call()
-        assert isinstance(taken_s, float)
-        return taken_s
-
-    device_time_s = time_s
 
 
 class Recorder:

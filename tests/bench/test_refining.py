@@ -17,7 +17,7 @@ from bench.deciding.break_even import break_evens
 from bench.deciding.compare import compare_off_on
 from bench.measure.settings import MeasureSettings
 from bench.refining import NARROW, midpoint, next_tokens, refinements, sensitivities, without_bracket
-from bench.render import document, markdown, sentences, tables
+from bench.render import break_even, document, markdown, tables
 from bench.results import Trial
 from bench.running import resume
 from bench.running.rounds import measure_what_verdicts_ask
@@ -255,7 +255,7 @@ def test_the_report_says_whether_the_verdict_depends_on_the_link(
     model = report.build(Stored(trials, measure=measure))
     (section,) = model.sections
     assert [row.tokens for row in section.rows] == list(TOKENS), "what-ifs stand in no table"
-    assert sentences.link_sensitivity(section) == [said]
+    assert break_even.link_sensitivity(section) == [said]
     assert said in markdown.page(model)
     assert said in tables.decision(section).notes
     told = json.loads(json.dumps(document.document(model)))["break_evens"][0]
@@ -269,7 +269,7 @@ def test_a_what_if_that_was_not_measured_leaves_it_unknown() -> None:
     left = [trial for trial in trials if not (trial.link.name.endswith("x2") and trial.workload.tokens == 256)]
     (section,) = report.build(Stored(left, measure=measure)).sections
     assert section.depends_on_link is None
-    (said,) = sentences.link_sensitivity(section)
+    (said,) = break_even.link_sensitivity(section)
     assert "256 tokens are SLOWER, SLOWER and not measured" in said
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from fake_peers import FakePeers
 from one_pass import SETTINGS, Pass
+from scripted_timer import ScriptedTimer
 from small_sweep import small_case
 
 from bench.measure.protocol import MOST_WARM_UP
@@ -19,17 +20,6 @@ from bench.results import Trial, from_record, to_record
 from bench.telemetry import GpuState
 
 WARM = MeasureSettings(warm_up_s=0.02)
-
-
-class ScriptedTimer:
-    name = "scripted"
-
-    def time_s(self, call: Callable[[], object]) -> float:
-        taken_s = call()
-        assert isinstance(taken_s, float)
-        return taken_s
-
-    device_time_s = time_s
 
 
 def noisy(mean_s: float, sd: float, seed: int) -> Callable[[], float]:

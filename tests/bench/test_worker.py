@@ -13,7 +13,7 @@ from small_sweep import small_case
 from bench.cases import Case
 from bench.errors import Exit
 from bench.measure.settings import MeasureSettings
-from bench.pass_runner import CaseFailureError
+from bench.pass_context import CaseFailureError
 from bench.results import Status, from_record
 from bench.running import progress_file
 from bench.running.messages import (

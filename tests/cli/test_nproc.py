@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +13,6 @@ from small_sweep import FAKE_WORKER, SWEEP_FILE, Script
 from synthetic import H100
 from two_ranks import BY_TORCHRUN, other_rank_at_work, start, trials
 
-from bench import cli
 from bench.commands import sweep
 from bench.errors import Exit
 from bench.render import files
@@ -92,17 +90,6 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
     monkeypatch.setattr(sweep, "probe", lambda device: replace(ready, machine=script.machine))
     monkeypatch.setattr(probe, "probe", lambda device: replace(ready, machine=script.machine))
     return script
-
-
-@pytest.fixture
-def bench(script: Script, capsys: pytest.CaptureFixture[str]) -> Bench:
-    def call(line: str) -> tuple[int, str, str]:
-        """(exit code, stdout, stderr)."""
-        code = cli.main(shlex.split(line))
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return call
 
 
 def test_one_worker_a_pass_is_asked_for_all_ranks(bench: Bench, script: Script) -> None:

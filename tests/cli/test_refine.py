@@ -1,6 +1,5 @@
 """``measure: {refine: break_even}`` from the command line to the run folder, on a made-up H100 with a fake worker."""
 
-import shlex
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +11,7 @@ import synthetic
 from small_sweep import FAKE_WORKER, Script
 from synthetic import H100, Truth
 
-from bench import cli, report
+from bench import report
 from bench.cases import Case
 from bench.commands import sweep
 from bench.errors import Exit
@@ -45,17 +44,6 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
     for module in (sweep, probe):
         monkeypatch.setattr(module, "probe", lambda device: Ready(H100, {}))
     return script
-
-
-@pytest.fixture
-def bench(script: Script, capsys: pytest.CaptureFixture[str]) -> Bench:
-    def call(line: str) -> tuple[int, str, str]:
-        """(exit code, stdout, stderr)."""
-        code = cli.main(shlex.split(line))
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return call
 
 
 def points() -> list[tuple[str, int, int]]:

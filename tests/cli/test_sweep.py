@@ -2,12 +2,10 @@
 
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -37,17 +35,6 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Script:
     script = Script(tmp_path, monkeypatch)
     monkeypatch.setattr(sweep, "probe", lambda device: Ready(script.machine, {}))
     return script
-
-
-@pytest.fixture
-def bench(script: Script, capsys: pytest.CaptureFixture[str]) -> Callable[[str], tuple[int, str, str]]:
-    def call(line: str) -> tuple[int, str, str]:
-        """(exit code, stdout, stderr)."""
-        code = cli.main(shlex.split(line))
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return call
 
 
 def trials(run: str) -> list[tuple[int, int]]:
