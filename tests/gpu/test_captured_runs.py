@@ -103,6 +103,10 @@ def test_stage_times_come_from_events_in_the_graph() -> None:
         assert min(stages.op_s["dispatch"][0]) >= SLOW.time("dispatch").alpha_s
 
 
+SMALL_SEGMENT_BYTES = 2 << 20
+"""What the allocator reserves for the first of some small tensors."""
+
+
 def test_a_graphs_memory_is_given_back_with_its_run_and_is_what_the_record_says() -> None:
     target = _target("bf16", LOCAL, tokens=2048)
     target.run(Variant("torch"), _ignore)()  # what a process keeps for good: workspaces, compiled kernels
@@ -115,11 +119,12 @@ def test_a_graphs_memory_is_given_back_with_its_run_and_is_what_the_record_says(
     run = _captured(target, variant)
     torch.cuda.empty_cache()
     held = torch.cuda.memory_reserved() - before[1]
-    assert run.pool_bytes == held
+    assert run.pool_bytes is not None
+    assert 0 <= held - run.pool_bytes <= SMALL_SEGMENT_BYTES, "beside its pool: the small tensors of the run itself"
     stages, memory = target.watching_memory(partial(stage_times, run, torch.device("cuda")), run.pool_bytes)
     assert memory is not None
     assert stages.span_s > 0
-    assert (memory.retained_bytes, memory.activations_bytes) == (0, held)
+    assert (memory.retained_bytes, memory.activations_bytes) == (0, run.pool_bytes)
     del run
     gc.collect()
     torch.cuda.synchronize()
