@@ -13,7 +13,7 @@ GPU_PYTHON := $(VENV)/python
 GPU_NEEDS := $(READY)
 endif
 
-.PHONY: help setup sweep test test-gpu check soak audit wheel-test clean
+.PHONY: help setup sweep test test-gpu check soak memcheck audit wheel-test clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,10 @@ SOAKED := tests/robustness tests/moe_impl/test_fuzzed_lanes.py tests/gpu/test_fu
 
 soak: $(GPU_NEEDS) ## all damaged files, kills, fuzzed schedules; every engine 10,000 times, 20,000 on a GPU
 	BENCH_SOAK=1 PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(GPU_PYTHON) -m pytest -s $(SOAKED)
+
+memcheck: $(GPU_NEEDS) ## compute-sanitizer over a small sweep of every link, engine and precision
+	$(GPU_PYTHON) tools/memcheck.py --plant; test $$? -eq 86
+	$(GPU_PYTHON) tools/memcheck.py
 
 audit: $(READY) ## known vulnerabilities of what is installed (asks PyPI)
 	$(VENV)/python tools/audit.py

@@ -4,17 +4,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench import report
 from bench.deciding import facts
 from bench.deciding.across import Axis, axis_named
-from bench.deciding.between import Between, Change, compare_runs
+from bench.deciding.between import Between, Change, together
 from bench.deciding.facts import Differing
 from bench.deciding.gate import gate
 from bench.deciding.join import Series, series_of
 from bench.errors import BenchError, Exit
+from bench.judged import judge
 from bench.measure.settings import MeasureSettings
-from bench.report import Run
-from bench.results import Trial
+from bench.run_folder import RunFolder
 from moe_impl.options import Machine
 
 
@@ -64,8 +63,8 @@ class Against:
 
 
 def build(
-    base: Run,
-    new: Run,
+    base: RunFolder,
+    new: RunFolder,
     *,
     across: str | None = None,
     filter_text: str | None = None,
@@ -88,18 +87,17 @@ def build(
         BenchError: not alike and not ``anyway``, nothing in common, no Trials; an unknown axis, a filter that matches
             nothing in either run.
     """
-    axis = axis_named(across)
-    base_trials, new_trials = _trials(base), _trials(new)
-    base_trials, new_trials = _only(base_trials, new_trials, filter_text)
-    unlike = facts.unlike(base_trials, new_trials) if base_trials and new_trials else ()
+    axis, measure = axis_named(across), base.config().measure
+    found = judge(base, new, measure, axis, filter_text)
+    kinds = list(found.base.kinds.values()), list(found.new.kinds.values())
+    unlike = facts.unlike(*kinds) if all(kinds) else ()
     if unlike and not anyway:
         said = "; ".join(f"{fact.name} {fact.base} against {fact.new}" for fact in unlike)
         raise BenchError(
             f"{base.path} and {new.path} are not comparable: {said} (--anyway compares them, with that doubt)",
             code=Exit.NOT_COMPARABLE,
         )
-    measure = base.config().measure
-    between = compare_runs(base_trials, new_trials, measure, axis)
+    between = together(found.alone)
     if not (between.changes or between.not_compared or between.turned_off):
         raise BenchError(_nothing(base, new, axis, between), code=Exit.NOT_COMPARABLE)
     return Against(
@@ -107,7 +105,7 @@ def build(
         new=new.path,
         across=across,
         measure=measure,
-        machines=tuple(dict.fromkeys(trial.machine for trial in (*base_trials, *new_trials))),
+        machines=tuple(dict.fromkeys(trial.machine for side in kinds for trial in side)),
         between=between,
         sections=_sections(between.changes),
         unlike=unlike,
@@ -118,26 +116,11 @@ def build(
     )
 
 
-def _trials(run: Run) -> list[Trial]:
-    trials = run.trials(times_only=True)
-    if not trials:
-        raise BenchError(f"{run.path}: no results yet; nothing to compare", code=Exit.NOT_COMPARABLE)
-    return trials
-
-
-def _only(base: list[Trial], new: list[Trial], filter_text: str | None) -> tuple[list[Trial], list[Trial]]:
-    """What the filter keeps of both. One that matches in BASE alone is no mistake: that leaves rows unmatched."""
-    kept = report.only([*base, *new], filter_text)
-    cases = {trial.case_id for trial in kept}
-    num_base = sum(trial.case_id in cases for trial in base)
-    return kept[:num_base], kept[num_base:]
-
-
-def _recorded(run: Run) -> dict[str, object]:
+def _recorded(run: RunFolder) -> dict[str, object]:
     return {**run.environment(), "measure": asdict(run.config().measure)}
 
 
-def _nothing(base: Run, new: Run, axis: Axis | None, between: Between) -> str:
+def _nothing(base: RunFolder, new: RunFolder, axis: Axis | None, between: Between) -> str:
     if axis is None:
         return f"{base.path} and {new.path}: nothing to compare, {base.path} timed no overlapped variant"
     return f"{base.path} and {new.path}: nothing to compare across {axis.name}, {axis.order}"

@@ -8,6 +8,8 @@ DISAGREE_BEYOND = 0.02
 """Timer and profiler may differ by this fraction of an iteration before the row says so."""
 CROSS_CHECK = "timer and profiler disagree"
 """The doubt of such a row."""
+NOT_CROSS_CHECKED = "timer not checked against a profiler"
+"""The doubt of a row for which that check was asked and ended the process."""
 
 
 @dataclass(frozen=True)

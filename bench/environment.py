@@ -16,7 +16,7 @@ from bench.version import checkout, source, version
 from moe_impl.options import Machine
 
 OLDEST_TORCH = (2, 9)
-PACKAGES = ("moe-tbo-bench", "torch", "triton", "nvtx", "numpy", "pandas")
+PACKAGES = ("moe-tbo-bench", "torch", "triton", "humming-kernels", "nvtx", "numpy", "pandas")
 SETTINGS = (
     "CUDA_DEVICE_MAX_CONNECTIONS",
     "CUDA_VISIBLE_DEVICES",
@@ -36,6 +36,7 @@ class Common(TypedDict):
 
     torch_version: str
     triton_version: str | None
+    humming_version: str | None
     ranks: int
 
 
@@ -68,7 +69,12 @@ def choose_device(asked: Literal["auto", "cuda", "cpu"]) -> torch.device:
 
 def describe(device: torch.device, ranks: int = 1) -> Machine:
     """The part of the environment that decides what can run."""
-    common: Common = {"torch_version": torch.__version__, "triton_version": installed("triton"), "ranks": ranks}
+    common: Common = {
+        "torch_version": torch.__version__,
+        "triton_version": installed("triton"),
+        "humming_version": installed("humming-kernels"),
+        "ranks": ranks,
+    }
     if device.type == "cuda":
         gpu = torch.cuda.get_device_properties(device)
         return Machine("cuda", gpu.name, gpu.total_memory, gpu.multi_processor_count, (gpu.major, gpu.minor), **common)

@@ -45,3 +45,12 @@ class PassContext:
     def flushes(self) -> bool:
         """Whether samples begin with a cold L2 cache: a GPU's alone can be emptied."""
         return self.settings.cold_l2 and self.device.type == "cuda"
+
+    @property
+    def last_pass(self) -> bool:
+        return self.pass_index == self.settings.passes - 1
+
+    @property
+    def cross_checks(self) -> bool:
+        """Whether the timer is checked against a profiler: in the last pass, for a profiler may slow what follows."""
+        return self.settings.cross_check and self.last_pass and self.device.type == "cuda"

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bench import correctness, telemetry
 from bench.cases import Case
+from bench.choosing_experts import choose
 from bench.identity import variant_id
 from bench.measure import l2, retention
 from bench.measure.device_span import device_works
@@ -20,7 +21,7 @@ from bench.measure.protocol import Samples, measure
 from bench.measure.repeat import alone_until_steady, disagreement
 from bench.measure.stages import PERTURBED_BEYOND, stage_times
 from bench.pass_context import CaseFailureError, PassContext
-from bench.results import PERTURBED, Measurement, Status, Trial
+from bench.results import PERTURBED, ExpertsChoice, Measurement, Status, Trial
 from bench.running.messages import JobCase, Phase, Step
 from bench.targets import Target
 from bench.telemetry import GpuState
@@ -67,11 +68,14 @@ class CaseRun:
     checked: dict[str, _Checked] = field(default_factory=dict)
     off_again: dict[str, _Again] = field(default_factory=dict)
     """By another name than its T1's id."""
+    experts_choice: ExpertsChoice | None = None
+    """An earlier pass's, until this one has looked."""
     telemetry: list[GpuState] = field(default_factory=list)
 
     @classmethod
     def of(cls, context: PassContext, job_case: JobCase) -> "CaseRun":
-        return cls(context, job_case.case, {m.variant_id: m for m in job_case.settled})
+        settled = {m.variant_id: m for m in job_case.settled}
+        return cls(context, job_case.case, settled, experts_choice=job_case.experts_choice)
 
     def trial(self) -> Trial:
         """Run everything that is not settled.
@@ -85,6 +89,7 @@ class CaseRun:
             target = self.context.targets.build(self.case)
             self._begin("self-check")
             target.check_link(self.context.timer.device_time_s)
+            self._choose_experts(target)
             for index, variant in enumerate(self.case.variants):
                 if variant_id(variant) not in self.outcome:
                     self._begin("check", variant)
@@ -99,8 +104,8 @@ class CaseRun:
                 if variant_id(variant) in self.checked:
                     self._begin("stages", variant)
                     self._stamp(target, variant)
-            self._cross_check()
             traffic = target.traffic(self.context.peers)
+            self._cross_check()
             self.context.peers.align()  # a rank that fails must find the others in the same case
         except Exception as error:  # whatever it is, the supervisor must learn where it happened
             raise CaseFailureError(self.phase, self.current) from error
@@ -118,6 +123,7 @@ class CaseRun:
             traffic=traffic,
             off_again=tuple(again.measurement for again in self.off_again.values()),
             telemetry=tuple(self.telemetry),
+            experts_choice=self.experts_choice,
         )
 
     def _begin(self, phase: Phase, variant: Variant | None = None) -> None:
@@ -127,6 +133,19 @@ class CaseRun:
     def _announce(self, phase: Phase, current: str | None, detail: str = "") -> None:
         self.phase, self.current = phase, current
         self.context.tell(Step(self.case.case_id, phase, current, detail))
+
+    def _choose_experts(self, target: Target) -> None:
+        """One backend for every variant of the case that says ``experts: auto``, in all passes."""
+        asking = [v for v in self.case.variants if v.experts == "auto" and variant_id(v) not in self.outcome]
+        if not asking:
+            self.experts_choice = None
+            return
+        context = self.context
+        self._begin("check", asking[0])
+        progress = context.progress.of(self.case.variants.index(asking[0]))
+        self.experts_choice = choose(
+            target, asking, context.machine, context.timer, context.peers, progress, self.experts_choice
+        )
 
     def _check(self, target: Target, variant: Variant, progress: Callable[[int], None]) -> None:
         """Against the oracle on the run's own inputs, then against the variants it must agree with; on all ranks."""
@@ -157,6 +176,8 @@ class CaseRun:
                 wrong = f"its output changes by {spread.largest_difference:.1e} with the timing of its ops: a race?"
         labels = support.labels(self.case.workload, self.case.link, variant, self.context.machine)
         labels += (COLD,) if self.context.flushes else ()
+        if variant.experts == "auto" and self.experts_choice is not None:
+            labels += (f"experts auto: {self.experts_choice.experts}",)
         limits = support.limits(self.case.workload, variant, self.context.machine)
         status = Status.INCORRECT if wrong else Status.OK
         ran = run.schedule.num_ubatches
@@ -254,7 +275,7 @@ class CaseRun:
         In the last pass alone: a GPU at its power limit makes every pass doubtful, and each would cost as much again.
         """
         context, peers, settings = self.context, self.context.peers, self.context.settings
-        if not (settings.repeat_doubtful and settings.warm_up_s and self._last_pass):
+        if not (settings.repeat_doubtful and settings.warm_up_s and context.last_pass):
             return
         if peers.agree(not any(self.outcome[key].flags for key in self.checked)):
             return
@@ -310,18 +331,19 @@ class CaseRun:
             flags = (*flags, retention.said(memory.retained_bytes, retention.retained_sites(self.checked[key].run)))
         self.outcome[key] = replace(self.outcome[key], stages=stages, memory=memory, flags=flags)
 
-    @property
-    def _last_pass(self) -> bool:
-        return self.context.pass_index == self.context.settings.passes - 1
-
     def _cross_check(self) -> None:
-        """The timer against the profiler's span, on this rank; in the last pass: a profiler may slow what follows."""
+        """The timer against the profiler's span, on this rank."""
         context = self.context
-        if not (context.settings.cross_check and self._last_pass and context.device.type == "cuda" and self.checked):
+        if not (context.cross_checks and self.checked):
             return
-        self._begin("stages")
+
+        def announce(current: str | None) -> None:
+            self._announce("cross-check", current)
+            context.progress.clear()
+
+        announce(None)
         calls = {key: this.run for key, this in self.checked.items()}
-        for key, work in device_works(calls, context.timer, context.peers).items():
+        for key, work in device_works(calls, context.timer, context.peers, announce).items():
             said = work.disagreement()
             flags = self.outcome[key].flags if said is None else (*self.outcome[key].flags, said)
             self.outcome[key] = replace(self.outcome[key], device_work=work, flags=flags)

@@ -2,11 +2,11 @@
 
 import math
 import shlex
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from statistics import median
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from bench import filters
 from bench.added_cases import FACTORS, Added, base_of, scaled
@@ -14,22 +14,22 @@ from bench.cases import Case, expand
 from bench.config.spec import SweepConfig
 from bench.deciding import join
 from bench.deciding.alone import alone
+from bench.deciding.backends import backends
 from bench.deciding.best_split import best_splits
 from bench.deciding.break_even import BreakEven, break_evens
-from bench.deciding.compare import Comparison, compare_off_on
-from bench.deciding.decompose import decompose
+from bench.deciding.compare import Comparison, compare_cases, compare_off_on
 from bench.deciding.fits import fits
-from bench.deciding.gpu_states import gpu_states
-from bench.deciding.join import Series
+from bench.deciding.join import Series, at_any_tokens, series_of
 from bench.deciding.off_against_off import off_against_off
-from bench.deciding.stage_rates import stage_rates
 from bench.deciding.step import step
 from bench.deciding.tuned import tuned
 from bench.errors import BenchError, Exit
 from bench.identity import variant_id
 from bench.measure.settings import MeasureSettings
 from bench.naming import case_names, terms_for, varying
-from bench.profiling.kept import profiles_of
+from bench.profiling.kept import TIMELINES, profiles_of
+from bench.profiling.kernels import kernel_profiles
+from bench.profiling.shortfall import shortfalls
 from bench.report_model import Checks, Coverage, NoiseFloor, NotTimed, Panel, ReportModel, Row, Section, WhatIf
 from bench.results import Status, Trial
 from bench.run_folder import CONFIG
@@ -88,16 +88,21 @@ def build(run: Run, trials: Sequence[Trial] | None = None) -> ReportModel:
     varied = {link for link in {trial.link for trial in trials} if base_of(link, config.case.link) is not None}
     elsewhere = [trial for trial in trials if trial.link in varied]
     # a --filter may leave nothing else: then these are the table
-    base = [trial for trial in trials if trial.link not in varied] or trials
-    cases = join.by_case(base)
-    comparisons = compare_off_on(base, config.measure)
+    base = ([trial for trial in trials if trial.link not in varied] if varied else trials) or trials
+    all_cases = join.by_case(trials)
+    cases = all_cases if base is trials else join.by_case(base)
+    comparisons = compare_cases(cases, config.measure)
     # a family of their own as to false discoveries: nobody's verdict hangs on how many what-ifs were measured
     what_ifs = compare_off_on(elsewhere, config.measure)
     ceilings = environment.get("ceilings") or {}
     rows = [_row(cases, comparison, ceilings) for comparison in comparisons]
     again = _Again(run, listed, trials[0].machine)
-    sections = [_section(answer, rows, what_ifs, again) for answer in break_evens(comparisons)]
+    by_series, varied_by_series = _by_series(rows, lambda row: row.comparison), _by_series(what_ifs, lambda row: row)
+    sections = [_section(answer, by_series, varied_by_series, again) for answer in break_evens(comparisons)]
     timelines, unreadable = profiles_of(run.path)
+    profiled = {kept.case.case_id for kept in timelines}
+    explained = {(c.case_id, c.variant): row.decomposition for row in rows if (c := row.comparison).case_id in profiled}
+    kernels, unreadable_kernels = kernel_profiles(run.path / TIMELINES)
     return ReportModel(
         run=str(run.path),
         question=config.question,
@@ -106,7 +111,7 @@ def build(run: Run, trials: Sequence[Trial] | None = None) -> ReportModel:
         passes=len({trial.pass_index for trial in trials}),
         sections=tuple(sections),
         panels=_panels(sections, again),
-        not_timed=tuple(_not_timed(join.by_case(trials).values(), run.path)),
+        not_timed=tuple(_not_timed(all_cases.values(), run.path)),
         noise=_noise(comparisons),
         checks=_checks(trials),
         coverage=_coverage(trials, listed, config.measure),
@@ -121,11 +126,14 @@ def build(run: Run, trials: Sequence[Trial] | None = None) -> ReportModel:
         ),
         alone=alone(trials),
         timelines=timelines,
-        unreadable=unreadable,
+        kernel_profiles=kernels,
+        shortfalls=tuple(shortfalls(timelines, explained)),
+        unreadable=(*unreadable, *unreadable_kernels),
         best_splits=best_splits(cases, comparisons, config.measure),
         tuned=tuned(cases, config.measure),
         fits=fits(cases.values()),
         off_against_off=tuple(off_against_off(base, config.measure)),
+        backends=backends(cases.values(), ceilings),
     )
 
 
@@ -142,15 +150,14 @@ def _row(cases: Mapping[str, Sequence[Trial]], comparison: Comparison, ceilings:
 
     return Row(
         comparison,
-        decompose(passes, comparison),
+        passes,
+        ceilings,
         activations(comparison.baseline),
         activations(comparison.variant),
         next((trial.traffic for trial in passes if trial.traffic is not None), None),
         step(comparison),
         skew(comparison.baseline),
         skew(comparison.variant),
-        stage_rates(passes, comparison.baseline, ceilings),
-        gpu_states(passes),
     )
 
 
@@ -165,7 +172,9 @@ class _Again:
 
     def __init__(self, run: Run, cases: Sequence[Case], machine: Machine) -> None:
         self.words = ["bench", "sweep", str(run.path / CONFIG), *_nproc(machine)]
-        self._cases = cases
+        # a filter holds at every token count: of cases that differ in nothing else, one
+        alike = {(at_any_tokens(case.workload), case.link, case.link.name, case.variants): case for case in cases}
+        self._cases = tuple(alike.values())
 
     def command(self, rows: Iterable[Row]) -> str:
         compared = (row.comparison for row in rows)
@@ -173,11 +182,21 @@ class _Again:
         return shlex.join([*self.words, *(["--filter", terms] if terms else [])])
 
 
-def _section(answer: BreakEven, rows: Iterable[Row], what_ifs: Sequence[Comparison], again: _Again) -> Section:
-    def series(row: Row) -> Series:
-        return join.series_of(row.comparison.workload, row.comparison.link, row.comparison.variant)
+R = TypeVar("R")
 
-    mine = sorted((row for row in rows if series(row) == answer.series), key=lambda row: row.tokens)
+
+def _by_series(rows: Iterable[R], compared: Callable[[R], Comparison]) -> dict[Series, list[R]]:
+    found: dict[Series, list[R]] = {}
+    for row in rows:
+        one = compared(row)
+        found.setdefault(series_of(one.workload, one.link, one.variant), []).append(row)
+    return found
+
+
+def _section(
+    answer: BreakEven, rows: Mapping[Series, list[Row]], what_ifs: Mapping[Series, list[Comparison]], again: _Again
+) -> Section:
+    mine = sorted(rows[answer.series], key=lambda row: row.tokens)
     return Section(
         answer.series,
         answer,
@@ -190,12 +209,12 @@ def _section(answer: BreakEven, rows: Iterable[Row], what_ifs: Sequence[Comparis
     )
 
 
-def _what_ifs(answer: BreakEven, measured: Sequence[Comparison]) -> Iterable[WhatIf]:
+def _what_ifs(answer: BreakEven, measured: Mapping[Series, list[Comparison]]) -> Iterable[WhatIf]:
     verdicts = dict(answer.verdicts)
     for factor in FACTORS:
         series = replace(answer.series, link=scaled(answer.series.link, factor))
-        for row in measured:
-            if join.series_of(row.workload, row.link, row.variant) == series and row.workload.tokens in verdicts:
+        for row in measured.get(series, ()):
+            if row.workload.tokens in verdicts:
                 yield WhatIf(factor, row, verdicts[row.workload.tokens])
 
 

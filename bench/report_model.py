@@ -1,23 +1,28 @@
 """What a report shows, as data: rows, sections, doubts and failures. Makes no text and reads no file."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from bench.deciding.alone import Alone
+from bench.deciding.backends import Backends
 from bench.deciding.best_split import BestSplit
 from bench.deciding.break_even import BreakEven, Kind
 from bench.deciding.compare import Comparison, Verdict
-from bench.deciding.decompose import Decomposition
+from bench.deciding.decompose import Decomposition, decompose
 from bench.deciding.fits import Fits
-from bench.deciding.gpu_states import GpuStates
+from bench.deciding.gpu_states import GpuStates, gpu_states
 from bench.deciding.join import Series
 from bench.deciding.off_against_off import OffAgainstOff
-from bench.deciding.stage_rates import StageRate
+from bench.deciding.stage_rates import StageRate, stage_rates
 from bench.deciding.step import Step
 from bench.deciding.tuned import Tuned
 from bench.measure.settings import MeasureSettings
 from bench.profiling.kept import Kept
-from bench.results import FAILURES, Status, Traffic
+from bench.profiling.kernels import KernelProfile
+from bench.profiling.shortfall import Shortfall
+from bench.results import FAILURES, Status, Traffic, Trial
 from moe_impl.options import Link, Machine, Variant, Workload
 
 CLAIM_ORDER = (Kind.CROSSING, Kind.EVERYWHERE, Kind.NOT_MONOTONE, Kind.UNDECIDED, Kind.NOWHERE, Kind.NO_CLAIM)
@@ -26,10 +31,13 @@ CLAIM_ORDER = (Kind.CROSSING, Kind.EVERYWHERE, Kind.NOT_MONOTONE, Kind.UNDECIDED
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison and its explanation."""
+    """One comparison and its explanation, which is found when it is asked for: a terminal shows few of many rows."""
 
     comparison: Comparison
-    decomposition: Decomposition | None
+    passes: Sequence[Trial] = field(repr=False)
+    """Of its case."""
+    ceilings: Mapping[str, float | None] = field(repr=False)
+    """environment.json's."""
     off_activations_bytes: int | None
     """Most activation memory of T1 in any pass; None where the device reports none."""
     on_activations_bytes: int | None
@@ -39,10 +47,20 @@ class Row:
     off_rank_skew: float | None = None
     """Of T1: (slowest rank - fastest) / slowest, the median over passes; None where one rank ran."""
     on_rank_skew: float | None = None
-    stage_rates: tuple[StageRate, ...] = ()
-    """Of T1."""
-    gpu: GpuStates | None = None
-    """Of the case, all its variants together; None where nobody asked the GPU."""
+
+    @cached_property
+    def decomposition(self) -> Decomposition | None:
+        return decompose(self.passes, self.comparison)
+
+    @cached_property
+    def stage_rates(self) -> tuple[StageRate, ...]:
+        """Of T1."""
+        return stage_rates(self.passes, self.comparison.baseline, self.ceilings)
+
+    @cached_property
+    def gpu(self) -> GpuStates | None:
+        """Of the case, all its variants together; None where nobody asked the GPU."""
+        return gpu_states(self.passes)
 
     @property
     def tokens(self) -> int:
@@ -95,7 +113,7 @@ class Section:
         told = {(one.comparison.workload.tokens, one.factor) for one in self.what_ifs if one.flips is not None}
         return False if wanted and wanted <= told and None not in flips and len(factors) > 1 else None
 
-    @property
+    @cached_property
     def best(self) -> Row | None:
         """The row to quote: the largest token count among the FASTER, else the largest speed-up."""
         rows = [row for row in self.rows if row.comparison.ran_tbo]
@@ -196,6 +214,10 @@ class ReportModel:
     """What was timed in a run that asked for no overlapped variant."""
     timelines: tuple[Kept, ...] = ()
     """Profiles that the run keeps."""
+    kernel_profiles: tuple[KernelProfile, ...] = ()
+    """Those by Nsight Compute, which have no timeline."""
+    shortfalls: tuple[Shortfall, ...] = ()
+    """What those of overlapped variants say of their distance from the ideal."""
     unreadable: tuple[str, ...] = ()
     """What is wrong with profiles that are there and cannot be shown, a line each."""
     best_splits: tuple[BestSplit, ...] = ()
@@ -206,13 +228,15 @@ class ReportModel:
     """Of the series that lacked memory somewhere."""
     off_against_off: tuple[OffAgainstOff, ...] = ()
     """A/A comparisons, where the sweep file asks for them."""
+    backends: tuple[Backends, ...] = ()
+    """Of the cases whose T1 was timed on several."""
 
     @property
     def on_cpu(self) -> bool:
         """A functional check, whatever its numbers."""
         return any(machine.device == "cpu" for machine in self.machines)
 
-    @property
+    @cached_property
     def headline(self) -> Section | None:
         """The series whose answer goes first."""
 

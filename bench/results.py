@@ -1,7 +1,7 @@
 """What a sweep stores: one Trial a line of results.jsonl. No torch, no arithmetic, no files (see run_folder)."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,7 @@ from bench import stored_rules
 from bench.device_work import DeviceWork
 from bench.identity import case_id, variant_id
 from bench.telemetry import GpuState
-from moe_impl.options import Link, Machine, Role, Variant, Workload
+from moe_impl.options import BackendName, Link, Machine, Role, Variant, Workload
 
 PERTURBED = "stage pass perturbed"
 """The doubt of a measurement whose instrumented pass took longer or shorter than the timed one."""
@@ -162,6 +162,18 @@ class Traffic:
 
 
 @dataclass(frozen=True)
+class ExpertsChoice:
+    """What ``experts: auto`` stands for in all variants of a case (bench.choosing_experts)."""
+
+    experts: BackendName
+    t1_s: dict[BackendName, float] = field(default_factory=dict)
+    """Median seconds of an unsplit iteration on each backend that there was to choose from; empty where there was one.
+    These decided, in the pass that came first, and no verdict reads them."""
+    out: dict[BackendName, str] = field(default_factory=dict)
+    """Why a backend that should run here was not chosen from: it failed, or disagreed with the oracle."""
+
+
+@dataclass(frozen=True)
 class Trial:
     """One case in one pass, all its variants: a line of results.jsonl, so that a kill cannot tear a pair."""
 
@@ -183,6 +195,8 @@ class Trial:
     is that its last output is the first's, bit for bit."""
     telemetry: tuple[GpuState, ...] = ()
     """Of this rank's GPU, before the first round and after every one; empty where nobody can be asked."""
+    experts_choice: ExpertsChoice | None = None
+    """None where no variant that ran says ``experts: auto``."""
 
     @cached_property
     def case_id(self) -> str:

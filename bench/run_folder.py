@@ -2,13 +2,15 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import lines
 from bench.errors import BenchError
+from bench.lines import Line
+from bench.quick_record import QuickReader
 from bench.results import Trial, UnreadableTrialError, from_record
 from bench.strict_json import distinct_keys
 
@@ -30,6 +32,11 @@ class RunFolder:
     @property
     def results_path(self) -> Path:
         return self.path / RESULTS
+
+    @property
+    def is_large(self) -> bool:
+        """Whether several processes read it sooner than one."""
+        return lines.is_large(self.results_path)
 
     @property
     def config_path(self) -> Path:
@@ -54,10 +61,29 @@ class RunFolder:
             BenchError: a line that is no Trial, named by file and line. A last line without its newline is torn (or
                 being written) and does not count.
         """
-        latest: dict[tuple[str, int], Trial] = {}
-        for trial in self._lines(times_only):
-            latest[trial.case_id, trial.pass_index] = trial
-        return list(latest.values())
+        if not self.results_path.exists():
+            return []
+        return list(self._latest(enumerate(lines.read(self.results_path, times_only), start=1)).values())
+
+    def trials_on(self, some: Sequence[Line], reader: QuickReader) -> dict[int, Trial]:
+        """The same of these lines, by the number of the line on which the case and pass first appeared.
+
+        Args:
+            some: all of some cases (bench.lines.by_case), in order.
+            reader: what is equal in all that it reads is one object.
+
+        Raises:
+            BenchError: as ``trials``.
+        """
+        return self._latest((line.number, found) for line, found in lines.read_some(self.results_path, some, reader))
+
+    def _latest(self, numbered: Iterable[tuple[int, Trial | bytes]]) -> dict[int, Trial]:
+        first: dict[tuple[str, int], int] = {}
+        latest: dict[int, Trial] = {}
+        for number, found in numbered:
+            trial = self._explained(found, number) if isinstance(found, bytes) else found
+            latest[first.setdefault((trial.case_id, trial.pass_index), number)] = trial
+        return latest
 
     def torn_line(self) -> str | None:
         """What to say of a last line without its newline, which no Trial comes from; None if there is none."""
@@ -75,12 +101,6 @@ class RunFolder:
             f"{self.results_path}:{number}: unfinished last line left out"
             " (a sweep is writing it, or was cut off: --resume measures it again)"
         )
-
-    def _lines(self, times_only: bool) -> Iterator[Trial]:
-        if not self.results_path.exists():
-            return
-        for number, found in enumerate(lines.read(self.results_path, times_only), start=1):
-            yield self._explained(found, number) if isinstance(found, bytes) else found
 
     def _explained(self, line: bytes, number: int) -> Trial:
         try:

@@ -1,15 +1,13 @@
 """What a stored Trial must satisfy beyond the types of its fields, so that no later step stumbles. Torch-free."""
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from datetime import datetime
-from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from moe_impl.options import Machine, Variant, Workload
-from moe_impl.overlap.schedule import for_variant
+from moe_impl.options import OWN_WEIGHTS
+from moe_impl.overlap.schedule import chain as stages_of_layer
 from moe_impl.stages import Stage
 
 if TYPE_CHECKING:
@@ -18,18 +16,53 @@ if TYPE_CHECKING:
 
 SHORTEST_S, LONGEST_S = 1e-9, 1e7
 """Of an iteration: no clock of ours tells less, and no sweep waits four months."""
-LARGEST = 2**63 - 1
-"""Of any number: more overflows what is computed from it."""
-STRICTER = frozenset({"samples_s", "stages"})
-"""Fields whose numbers a rule of their own holds to less than ``LARGEST``."""
+LARGEST = 2**62
+"""Of any number: more overflows what is computed from it. A float holds it exactly."""
+Range = tuple[float, float]
+RANGE: Range = (0, LARGEST)
+"""Of every number, but for those in these fields."""
+RANGES: Mapping[str, Range | None] = {
+    "samples_s": (SHORTEST_S, LONGEST_S),
+    "span_s": (0, LONGEST_S),
+    "op_s": (0, LONGEST_S),
+    "relative_error": None,
+    "worst_row_ratio": None,
+    "largest_difference": None,
+}
+"""None: of an output that may be wrong, so that its error may be endless or no number."""
 STAGES = frozenset(Stage)
-ANY_NUMBER = frozenset({"relative_error", "worst_row_ratio", "largest_difference"})
-"""Fields of an output that may be wrong, so that its error may be endless or no number."""
 
 
 def broken(trial: "Trial") -> str | None:
     """The first rule that ``trial`` breaks, as ``place: what is wrong``; None if it breaks none."""
+    return next(chain(_broken(trial), _out_of_range(trial, RANGE, "")), None)
+
+
+def broken_but_for_ranges(trial: "Trial") -> str | None:
+    """The same of a Trial each of whose numbers is known to lie in its range."""
     return next(_broken(trial), None)
+
+
+def out_of_range(value: Any) -> str | None:
+    """The first number in a value that is not in its range."""
+    return next(_out_of_range(value, RANGE, ""), None)
+
+
+def _out_of_range(value: Any, allowed: Range | None, place: str) -> Iterator[str]:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if allowed is not None and not allowed[0] <= value <= allowed[1]:
+            yield f"{place}: {value}, expected a finite number, {allowed[0]:g}..{allowed[1]:g}"
+        return
+    items: Iterable[tuple[Any, Any]] = ()
+    if is_dataclass(value):
+        items = ((spec.name, getattr(value, spec.name)) for spec in fields(value))
+    elif isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, tuple | list):
+        items = enumerate(value)
+    for key, item in items:
+        if item is not None and not isinstance(item, str):
+            yield from _out_of_range(item, RANGES.get(key, allowed), f"{place}.{key}" if place else str(key))
 
 
 def _broken(trial: "Trial") -> Iterator[str]:
@@ -44,62 +77,20 @@ def _broken(trial: "Trial") -> Iterator[str]:
     for name, least in (("memory_bytes", 1), ("ranks", 1)):
         if (found := getattr(trial.machine, name)) < least:
             yield f"machine.{name}: {found}, expected at least {least}"
+    if (choice := trial.experts_choice) is not None:
+        if choice.experts not in (own := OWN_WEIGHTS[trial.workload.precision]):
+            yield f"experts_choice.experts: {choice.experts}, expected {' or '.join(own)}"
+    elif any(m.status == "ok" and m.variant.experts == "auto" for m in trial.measurements):
+        yield "experts_choice: none, but a variant with experts auto is ok"
+    layers, stages = trial.workload.layers, frozenset(stages_of_layer(trial.workload))
     for index, measurement in enumerate(trial.measurements):
-        for what in chain(_outcome(measurement), _samples(measurement), _stages(measurement, trial.workload)):
+        for what in chain(_outcome(measurement), _samples(measurement), _stages(measurement, layers, stages)):
             yield f"measurements.{index}.{what}"
     for index, again in enumerate(trial.off_again):
         if again.role != "T1":
             yield f"off_again.{index}.variant: a {again.role}, expected a T1"
-        for what in chain(_samples(again), _stages(again, trial.workload)):
+        for what in chain(_samples(again), _stages(again, layers, stages)):
             yield f"off_again.{index}.{what}"
-    for place, number in () if _sound(trial) else _numbers(trial):
-        if not 0 <= number <= LARGEST:
-            yield f"{place}: {number}, expected a finite number, at least 0"
-
-
-def _numbers(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
-    """Every number in ``value`` and where it is, but what may be any number."""
-    items: Iterable[tuple[Any, Any]] = ()
-    if is_dataclass(value):
-        items = ((spec.name, getattr(value, spec.name)) for spec in fields(value) if spec.name not in ANY_NUMBER)
-    elif isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, tuple | list):
-        items = enumerate(value)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield place, value
-    for key, item in items:
-        yield from _numbers(item, f"{place}.{key}" if place else str(key))
-
-
-def _sound(value: Any) -> bool:
-    """Whether ``_numbers`` objects to nothing. Asked first, for a Trial holds thousands of numbers."""
-    if isinstance(value, tuple | list):
-        if not value or isinstance(value[0], str):
-            return True
-        return _all_within(value, 0, LARGEST) if isinstance(value[0], int | float) else all(map(_sound, value))
-    if isinstance(value, Variant | Machine):  # the same few in every Trial
-        return _sound_parts(value)
-    return _parts_are_sound(value if isinstance(value, dict) else vars(value))
-
-
-@lru_cache(maxsize=4096)
-def _sound_parts(value: Variant | Machine) -> bool:
-    return _parts_are_sound(vars(value))
-
-
-def _parts_are_sound(parts: dict[str, Any]) -> bool:
-    for name, part in parts.items():
-        if part is None or name in ANY_NUMBER or name in STRICTER or isinstance(part, str):
-            continue
-        if not (0 <= part <= LARGEST if isinstance(part, int | float) else _sound(part)):
-            return False
-    return True
-
-
-def _all_within(numbers: Sequence[float], least: float, most: float) -> bool:
-    """Whether all are, none being no number: asked of lists of thousands, hence in three quick passes."""
-    return not numbers or (min(numbers) >= least and max(numbers) <= most and not math.isnan(sum(numbers)))
 
 
 def _is_moment(text: str) -> bool:
@@ -128,41 +119,25 @@ def _outcome(m: "Measurement") -> Iterator[str]:
 def _samples(m: "Measurement") -> Iterator[str]:
     if m.status == "ok" and m.check is not None and not m.check.passed:
         yield "check.passed: false, but its status is ok"
-    for place, sample in [] if _all_within(m.samples_s, SHORTEST_S, LONGEST_S) else enumerate(m.samples_s):
-        if not SHORTEST_S <= sample <= LONGEST_S:
-            yield f"samples_s.{place}: {sample}, expected a finite number of seconds, {SHORTEST_S:g}..{LONGEST_S:g}"
-    lengths = {name: len(getattr(m, name)) for name in ("samples_s", "places", "rounds")}
-    if len(set(lengths.values())) > 1:
-        yield f"samples_s: lengths differ: {', '.join(f'{name} {length}' for name, length in lengths.items())}"
+    if not len(m.samples_s) == len(m.places) == len(m.rounds):
+        found = ", ".join(f"{name} {len(getattr(m, name))}" for name in ("samples_s", "places", "rounds"))
+        yield f"samples_s: lengths differ: {found}"
 
 
-def _stages(m: "Measurement", workload: Workload) -> Iterator[str]:
+def _stages(m: "Measurement", layers: int, needed: frozenset[Stage]) -> Iterator[str]:
+    """Args: layers of the workload; needed: stages without which a stage pass is not whole."""
     if m.stages is None:
         return
-    if not _is_time(m.stages.span_s):
-        yield f"stages.span_s: {m.stages.span_s}, expected a finite number of seconds, at least 0"
-    times = list(chain.from_iterable(chain.from_iterable(m.stages.op_s.values())))
-    all_are_times = _all_within(times, 0, LONGEST_S)
-    layers, ubatches = workload.layers, m.effective_split_factor or m.variant.split_factor
-    for name, table in m.stages.op_s.items():
-        if name not in STAGES:
-            yield f"stages.op_s.{name}: no stage, known: {', '.join(Stage)}"
+    tables, ubatches = m.stages.op_s, m.effective_split_factor or m.variant.split_factor
+    lengths = set(map(len, tables.values())), set(map(len, chain.from_iterable(tables.values())))
+    for name, table in () if lengths == ({layers}, {ubatches}) else tables.items():
         if [len(row) for row in table] != [ubatches] * layers:
             yield f"stages.op_s.{name}: not {layers} layers of {ubatches} micro-batches"
-        for seconds in () if all_are_times else [s for row in table for s in row if not _is_time(s)]:
-            yield f"stages.op_s.{name}: {seconds}, expected a finite number of seconds, at least 0"
-    if missing := sorted(_needed(m.variant, replace(workload, layers=1, seed=0)) - m.stages.op_s.keys()):
-        yield f"stages.op_s: lacks {', '.join(missing)}"
-
-
-@lru_cache(maxsize=4096)
-def _needed(variant: Variant, workload: Workload) -> frozenset[str]:
-    """Stages without which a stage pass is not whole."""
-    return frozenset(op.stage.value for op in for_variant(variant, workload).ops)
-
-
-def _is_time(seconds: float) -> bool:
-    return 0 <= seconds <= LONGEST_S
+    if needed != (found := frozenset(tables)):
+        for name in sorted(found - STAGES):
+            yield f"stages.op_s.{name}: no stage, known: {', '.join(Stage)}"
+        if missing := sorted(needed - found):
+            yield f"stages.op_s: lacks {', '.join(missing)}"
 
 
 def unknown_field(stored: Any, known: Any, place: str = "") -> str | None:

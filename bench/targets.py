@@ -13,10 +13,11 @@ from bench.results import Memory, Traffic
 from moe_impl import costs, rows
 from moe_impl.attention import AttentionLayer, AttentionStandIn, draw_attention
 from moe_impl.captured_run import CapturedRun
+from moe_impl.device_memory import fill_free_with_nan
 from moe_impl.experts.base import ExpertsBackend, ReadyExperts, backend
 from moe_impl.inputs import Inputs, draw_inputs
 from moe_impl.layer import MoeStages, payload_rows, route_plain
-from moe_impl.options import Direction, Link, Variant, Workload
+from moe_impl.options import BackendName, Direction, Link, Variant, Workload
 from moe_impl.reference import ActivationQuantization, SharedWeights, moe_layer, next_input, skewed_layer
 from moe_impl.transport.base import Transport, transport
 from moe_impl.variant_run import LayerTrace, VariantRun
@@ -109,22 +110,36 @@ class Target:
         self._inputs: Inputs = draw_inputs(workload, device, rank)
         self._transport: Transport = transport(link, workload, device)
         self._oracle = Oracle(workload, self._inputs, weights)
-        self._backends: dict[str, ExpertsBackend] = {}
+        self._capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+        self._backends: dict[BackendName, ExpertsBackend] = {}
+        self._chosen: BackendName | None = None
+
+    def choose_experts(self, name: BackendName) -> None:
+        """What ``experts: auto`` stands for from now on."""
+        self._chosen = name
+
+    def _name(self, variant: Variant) -> BackendName:
+        if variant.experts != "auto":
+            return variant.experts
+        assert self._chosen is not None, "experts: auto, before anything was chosen"
+        return self._chosen
 
     def _backend(self, variant: Variant) -> ExpertsBackend:
-        if variant.experts not in self._backends:
+        name = self._name(variant)
+        if name not in self._backends:
             pairs_per_token = self.workload.model.top_k / self.workload.local_experts
-            self._backends[variant.experts] = backend(variant.experts, self.workload.precision, pairs_per_token)
-        return self._backends[variant.experts]
+            self._backends[name] = backend(name, self.workload.precision, pairs_per_token, self._capability)
+        return self._backends[name]
 
     def _shared(self, variant: Variant) -> ReadyExperts | None:
         if not self.workload.model.shared_experts:
             return None
-        return self._ready(variant.experts, backend(variant.experts, self.workload.precision, 1.0), True)
+        name = self._name(variant)
+        return self._ready(name, backend(name, self.workload.precision, 1.0, self._capability), True)
 
     def run(self, variant: Variant, progress: Progress) -> VariantRun:
         """The variant's callable: one iteration over all layers."""
-        experts = self._ready(variant.experts, self._backend(variant), False)
+        experts = self._ready(self._name(variant), self._backend(variant), False)
         shared = self._shared(variant)
         layout = variant.worst_case_layout
         stages = MoeStages(
@@ -166,7 +181,7 @@ class Target:
         """Fill the memory that the next run will allocate with NaN, so that a value read before it is written shows.
 
         The allocator keeps memory by stream: what the communication lane allocates (receive buffers under ``exact``,
-        rows packed for a transfer) is filled on that lane, as far as a quarter of the free memory goes. Best called
+        rows packed for a transfer) is reserved on that lane, as far as a quarter of the free memory goes. Best called
         when the run is built, which would else write into what was filled. A captured run fills its own memory.
         """
         if self.device.type != "cuda" or variant.launch == "graph":
@@ -176,11 +191,12 @@ class Target:
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
         size = costs.buffer_bytes(self.workload, variant)
-        fill_with_nan(size, self.device)
+        reserve(size, self.device)
         free, _ = torch.cuda.mem_get_info(self.device)
         here = torch.cuda.current_stream(self.device).device  # by its index, as the lanes know it
         with torch.cuda.stream(comm_stream(here, variant.comm_priority)):
-            fill_with_nan(min(size, free // 4), self.device)
+            reserve(min(size, free // 4), self.device)
+        fill_free_with_nan(here)
         torch.cuda.synchronize()
 
     def watching_memory(
@@ -281,10 +297,10 @@ class Target:
                 )
 
 
-def fill_with_nan(num_bytes: int, device: torch.device) -> None:
-    """Memory that the current stream will be given next: one large block, and small ones, which are kept apart."""
+def reserve(num_bytes: int, device: torch.device) -> None:
+    """Make the allocator keep memory for the current stream: one large block, and small ones, which are kept apart."""
     sizes = (num_bytes, *[SMALL_BLOCK_BYTES] * SMALL_BLOCKS)
-    blocks = [torch.full((size // 2,), torch.nan, dtype=torch.bfloat16, device=device) for size in sizes]
+    blocks = [torch.empty(size, dtype=torch.uint8, device=device) for size in sizes]
     del blocks  # all at once, so that none is a part of another
 
 

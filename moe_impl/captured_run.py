@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from moe_impl.device_memory import fill_with_nan
 from moe_impl.layer import MoeStages
 from moe_impl.options import Variant
 from moe_impl.overlap.driver import Around
@@ -21,26 +22,12 @@ from moe_impl.variant_run import LayerTrace, VariantRun
 Result = TypeVar("Result")
 NO_OP = -1
 """A replay's place in the schedule, as ``progress`` is told: the host issues none of its ops."""
-NAN_BYTE = 0xFF
-"""Of every byte: a bf16 and an fp32 NaN, and an index of -1."""
 
 
 @functools.cache
 def capture_stream(device: torch.device) -> torch.cuda.Stream:
     """The compute lane of all captures of a process: CUDA's default stream cannot be captured."""
     return torch.cuda.Stream(device=device)
-
-
-class _Bytes:
-    """Device memory by its address, for torch to look at."""
-
-    def __init__(self, address: int, size: int) -> None:
-        self.__cuda_array_interface__ = {
-            "shape": (size,),
-            "typestr": "|u1",
-            "data": (address, False),
-            "version": 2,
-        }
 
 
 class Captured(Generic[Result]):
@@ -66,7 +53,7 @@ class Captured(Generic[Result]):
     def poison(self) -> None:
         """Fill its memory with NaN, the last replay's result included: each replay must write anew what it reads."""
         for address, size in self._places:
-            torch.as_tensor(_Bytes(address, size), device=self._device).fill_(NAN_BYTE)
+            fill_with_nan(address, size, self._device)
 
     def __call__(self) -> Result:
         """Replay on the current stream, which waits for both lanes. The result is overwritten by the next replay."""

@@ -22,7 +22,9 @@ Copies = Literal["rank", "node"]
 Engine = Literal["serial", "threads", "streams"]
 Receive = Literal["worst_case", "exact"]
 Launch = Literal["eager", "graph"]
-ExpertsName = Literal["torch", "triton"]
+BackendName = Literal["torch", "triton", "humming"]
+ExpertsName = Literal[BackendName, "auto"]
+"""``auto``: the fastest of those that read the precision's own weights, chosen once a case before it is measured."""
 Order = Literal["yield_before", "yield_after", "sglang_prefill", "sglang_decode", "vllm"]
 CommPriority = Literal["high", "default"]
 WorstCaseLayout = Literal["packed", "per_expert"]
@@ -325,9 +327,18 @@ class Variant:
         return f"{self.engine} x{self.split_factor}{split} {self.experts}{receive}{order}{priority}{reserve}"
 
 
-def default_experts(precision: Precision) -> ExpertsName:
-    """The backend a sweep uses where it names none: the one that reads the precision's own weights."""
-    return "triton" if precision.startswith("nvfp4") else "torch"
+OWN_WEIGHTS: dict[Precision, tuple[BackendName, ...]] = {
+    "bf16": ("torch",),
+    "fp8": ("torch",),
+    "nvfp4-w4a16": ("triton", "humming"),
+    "nvfp4": ("triton",),
+}
+"""Backends that keep the weights as the precision stores them, the usual one first: what ``auto`` chooses from."""
+
+
+def default_experts(precision: Precision) -> BackendName:
+    """The backend a sweep uses where it names none: the usual one that reads the precision's own weights."""
+    return OWN_WEIGHTS[precision][0]
 
 
 @dataclass(frozen=True)
@@ -344,5 +355,7 @@ class Machine:
     """CUDA compute capability, (9, 0) for Hopper."""
     torch_version: str = ""
     triton_version: str | None = None
+    humming_version: str | None = None
+    """Of the package humming-kernels."""
     ranks: int = 1
     """Processes of one group, one a rank; on ``cuda`` each has a GPU of its own, all like this one."""

@@ -36,6 +36,8 @@ class UbatchState:
     shared_TH: Tensor | None = None
     """bf16 [T, H]: output of the shared experts."""
     pairs: Pairs | None = None
+    pair_offsets: Tensor | None = None
+    """int32 [L + 1]: 0 and the experts' ends, for a backend that wants their begins beside them."""
     permuted_PH: Tensor | None = None
     """bf16 [P', H], or codes of a quantizing backend, whose scales are ``permuted_scale_P``."""
     permuted_scale_P: Tensor | None = None

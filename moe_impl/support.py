@@ -1,11 +1,23 @@
 """The one place that refuses combinations, and the labels a supported one must carry. Torch-free."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import get_args
 
 from moe_impl import costs
-from moe_impl.options import Direction, Link, Machine, Precision, SkewedRouting, Variant, Workload
+from moe_impl.options import (
+    OWN_WEIGHTS,
+    BackendName,
+    Direction,
+    Link,
+    Machine,
+    Precision,
+    SkewedRouting,
+    Variant,
+    Workload,
+    default_experts,
+)
 from moe_impl.payload import PayloadDtype
 from moe_impl.split import turned_off
 
@@ -23,6 +35,7 @@ DISPATCH_DTYPES: dict[Precision, tuple[PayloadDtype, ...]] = {
 """What may travel: what the experts read, or bf16, which is then quantized after dispatch to the same bits."""
 
 EMULATED = "emulated (exact products)"
+NATIVE = "native (FP4 tensor cores)"
 MODELLED_COMM = "modelled comm, measured compute"
 MEASURED_COMM = "measured comm (host link)"
 ALL_TO_ALL = {"cuda": "measured comm (NCCL all-to-all)", "cpu": "measured comm (gloo all-to-all)"}
@@ -44,14 +57,26 @@ PACED_WIDTH = 8192
 """Values of a row that a paced CTA holds in its registers."""
 FP8_CAPABILITY = (9, 0)
 """What ``torch._scaled_grouped_mm`` with scales by row is built for; torch lets Blackwell pass, where it traps."""
+FP4_MAJORS = (10, 12)
+"""Compute capabilities whose tensor cores multiply NVFP4 codes (sm_100, sm_103; sm_120, sm_121)."""
 GRAPH_TORCH = (2, 10)
 """The first torch whose graphs keep the priority of the stream that a kernel was captured on (pytorch#167346)."""
 GROUPED_MM_MAJORS = (9, 10)
 """Compute capabilities on which torch's grouped matmuls read the counts on the device, not on the host."""
 NVFP4_LANE = 64
 """The triton kernel splits K into blocks of 64 codes at least."""
+HUMMING_LANE = 128
+"""Humming's tiles are at least as wide in N and divide it, and gemm1's K is gemm2's N."""
 UNBOUNDED = (
-    Machine("cuda", "any GPU", 2**80, sm_count=2**32, capability=FP8_CAPABILITY, triton_version="any"),
+    Machine(
+        "cuda",
+        "any GPU",
+        2**80,
+        sm_count=2**32,
+        capability=FP8_CAPABILITY,
+        triton_version="any",
+        humming_version="any",
+    ),
     Machine("cpu", "any processor", 2**80),
 )
 """Machines that lack nothing that a machine can have: what neither can run is refused by its reason, on any."""
@@ -77,11 +102,20 @@ def unsupported_reason(workload: Workload, link: Link, variant: Variant, machine
         return f"split ratio cuts a batch in 2, not in {variant.split_factor}"
     if variant.receive == "exact" and costs.worst_case(workload, workload.tokens).pairs >= MOST_COUNTED:
         return f"receive exact counts fewer than {MOST_COUNTED} pairs"
+    if variant.experts == "auto":
+        one_by_one = [replace(variant, experts=name) for name in OWN_WEIGHTS[workload.precision]]
+        reasons = [unsupported_reason(workload, link, one, machine) for one in one_by_one]
+        if None not in reasons:
+            return reasons[0]
+    if variant.experts == "humming":
+        reason = _no_humming_reason(workload, variant, machine)
+        if reason is not None:
+            return reason
     if variant.experts == "triton" and not workload.precision.startswith("nvfp4"):
         return f"experts triton reads NVFP4 weights; {workload.precision} runs on experts torch"
     if variant.max_tokens_per_rank is not None and variant.max_tokens_per_rank < workload.tokens:
         return f"max_tokens_per_rank {variant.max_tokens_per_rank} has no room for {workload.tokens} tokens"
-    if variant.worst_case_layout == "per_expert" and variant.experts != "triton":
+    if variant.worst_case_layout == "per_expert" and variant.experts not in ("triton", "auto"):
         return f"worst_case_layout per_expert needs experts triton, got {variant.experts}"
     if variant.experts == "triton":
         for size in ("hidden_size", "intermediate_size"):
@@ -137,6 +171,32 @@ def unsupported_reason(workload: Workload, link: Link, variant: Variant, machine
     return None
 
 
+def choices(workload: Workload, link: Link, variants: Iterable[Variant], machine: Machine) -> tuple[BackendName, ...]:
+    """The backends that ``experts: auto`` may become: those that run all of these variants here."""
+    return tuple(
+        name
+        for name in OWN_WEIGHTS[workload.precision]
+        if all(unsupported_reason(workload, link, replace(one, experts=name), machine) is None for one in variants)
+    )
+
+
+def _no_humming_reason(workload: Workload, variant: Variant, machine: Machine) -> str | None:
+    """Why humming's kernels cannot run this here."""
+    if "humming" not in OWN_WEIGHTS[workload.precision]:
+        usual = default_experts(workload.precision)
+        return f"experts humming reads NVFP4 weights and bf16 rows; {workload.precision} runs on experts {usual}"
+    if variant.reserve_sms:
+        return f"reserve_sms {variant.reserve_sms} needs experts torch or triton, got humming"
+    for size in ("hidden_size", "intermediate_size"):
+        if (found := getattr(workload.model, size)) % HUMMING_LANE:
+            return f"experts humming needs {size} to be a multiple of {HUMMING_LANE}, got {found}"
+    if machine.device != "cuda":
+        return "experts humming needs a CUDA GPU"
+    if machine.humming_version is None:
+        return "experts humming needs humming-kernels, which is not installed (extra peers)"
+    return None
+
+
 def _uncapturable_reason(link: Link, variant: Variant, machine: Machine) -> str | None:
     """Why this variant cannot be captured as a CUDA graph."""
     if variant.engine == "threads":
@@ -185,7 +245,7 @@ def labels(workload: Workload, link: Link, variant: Variant, machine: Machine) -
     """What every number of this combination must say of itself."""
     said = list(limits(workload, variant, machine))
     if workload.precision.startswith("nvfp4"):
-        said.append(EMULATED)
+        said.append(NATIVE if multiplies_codes(workload, variant, machine) else EMULATED)
     if variant.receive == "exact":
         said.append(HOST_WAITS)
     if link.transport == "paced":
@@ -203,6 +263,21 @@ def labels(workload: Workload, link: Link, variant: Variant, machine: Machine) -
     if link.transport in ("host_link", "collective") and variant.receive == "worst_case":
         said.append(PREDRAWN_SIZES)
     return tuple(said)
+
+
+def has_fp4(capability: tuple[int, int] | None) -> bool:
+    """Whether the tensor cores of a GPU multiply NVFP4 codes.
+
+    Args:
+        capability: its CUDA compute capability; None: no GPU.
+    """
+    return capability is not None and capability[0] in FP4_MAJORS
+
+
+def multiplies_codes(workload: Workload, variant: Variant, machine: Machine) -> bool:
+    """Whether the expert GEMMs run on FP4 tensor cores: W4A4 alone has codes on both sides."""
+    capable = has_fp4(machine.capability)
+    return capable and workload.precision == "nvfp4" and variant.experts in ("triton", "auto")
 
 
 def _skew_label(routing: SkewedRouting, link: Link) -> str:

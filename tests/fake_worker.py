@@ -1,8 +1,9 @@
 """A worker without torch: speaks the protocol of bench.running.messages, misbehaves as the file in FAKE_WORKER says.
 
 The file holds {"log": PATH, "rules": [RULE, ...], "gpu": true for an H100}; the log gets one line for every started
-worker. A rule says what to ``do`` and ``at`` which moment (start, ready, build, check, measure, leave), and may name
-the worker (counted from 0), pass, tokens and role it is for. Made-up Trials come from synthetic.
+worker. A rule says what to ``do`` and ``at`` which moment (start, ready, build, check, measure, leave; on an H100 in
+the last pass cross-check, too), and may name the worker (counted from 0), pass, tokens and role it is for (null: when
+no variant is under way). Made-up Trials come from synthetic.
 """
 
 import argparse
@@ -82,11 +83,27 @@ class FakeWorker:
         for index, variant in running:
             self.progress.of(index)(5)
             self.misbehave("measure", one, variant)
+        if self.job.measure.cross_check and self.machine.device == "cuda" and self.job.pass_index == self.last_pass:
+            self.cross_check(one, running)
         made = Builder(machine=self.machine, pairs=2, passes=self.job.pass_index + 1)
         trial = made.trials([replace(case, variants=tuple(v for _, v in running))])[-1]
         outcomes = settled | {m.variant_id: m for m in trial.measurements}
         whole = replace(trial, measurements=tuple(outcomes[variant_id(v)] for v in case.variants))
         self.tell(Finished(to_record(whole)))
+
+    @property
+    def last_pass(self) -> int:
+        return self.job.measure.passes - 1
+
+    def cross_check(self, one: JobCase, running: list[tuple[int, Any]]) -> None:
+        """Every variant, and then what no variant is to blame for."""
+        for index, variant in running:
+            self.tell(Step(one.case.case_id, "cross-check", variant_id(variant)))
+            self.progress.of(index)(7)
+            self.misbehave("cross-check", one, variant)
+        self.tell(Step(one.case.case_id, "cross-check"))
+        self.progress.clear()
+        self.misbehave("cross-check", one)
 
     def misbehave(self, at: str, one: JobCase | None = None, variant: Any = None) -> None:
         now = {"at": at, "worker": self.number, "pass": self.job.pass_index}
@@ -122,7 +139,7 @@ class FakeWorker:
                 os._exit(1)
             case _:  # a Failed event's status
                 assert one is not None
-                named = variant_id(variant) if variant is not None and at == "check" else None
+                named = variant_id(variant) if variant is not None and at in ("check", "cross-check") else None
                 self.tell(Failed(one.case.case_id, at, named, what, f"made up {what}"))
                 sys.exit(EXIT_AFTER_FAILURE)
 

@@ -12,7 +12,7 @@ from bench.measure.settings import MeasureSettings
 from bench.measure.timer import HostTimer
 from bench.pass_context import PassContext
 from bench.pass_runner import CaseRun
-from bench.results import Measurement, Trial
+from bench.results import ExpertsChoice, Measurement, Trial
 from bench.running import progress_file
 from bench.running.messages import Event, JobCase, Step
 from bench.targets import Target, Targets
@@ -40,10 +40,11 @@ class Pass:
         settled: tuple[Measurement, ...] = (),
         settings: MeasureSettings = SETTINGS,
         gpu_now: Callable[[], GpuState | None] = lambda: None,
+        experts_choice: ExpertsChoice | None = None,
     ) -> Trial:
         writer, tell = progress_file.ProgressFile(self.progress), self.events.append
         context = PassContext(4, settings, CPU, describe(CPU), Targets(CPU), HostTimer(), writer, tell, gpu_now=gpu_now)
-        return CaseRun.of(context, JobCase(case, settled)).trial()
+        return CaseRun.of(context, JobCase(case, settled, experts_choice)).trial()
 
     @property
     def steps(self) -> list[Step]:

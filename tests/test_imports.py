@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TORCH_HALF = (
-    "bench.correctness", "bench.doctor.bandwidth", "bench.doctor.device", "bench.doctor.gpu",
+    "bench.choosing_experts", "bench.correctness", "bench.doctor.bandwidth", "bench.doctor.device", "bench.doctor.gpu",
     "bench.doctor.precision", "bench.environment", "bench.pass_context",
     "bench.pass_runner", "bench.profiling.target", "bench.targets",
     "bench.worker", "bench.measure.ceilings", "bench.measure.cuda_timer", "bench.measure.device_span",
@@ -18,6 +18,7 @@ TORCH_HALF = (
     "bench.measure.jitter", "bench.measure.l2", "bench.measure.protocol", "bench.measure.repeat",
     "bench.measure.retention", "bench.measure.spin", "bench.measure.stages", "bench.measure.timer",
     "moe_impl.annotate", "moe_impl.attention", "moe_impl.captured_run", "moe_impl.carve_out", "moe_impl.counts",
+    "moe_impl.device_memory",
     "moe_impl.experts.", "moe_impl.fp8", "moe_impl.inputs", "moe_impl.kernels.", "moe_impl.layer", "moe_impl.nvfp4",
     "moe_impl.overlap.cuda_lanes", "moe_impl.overlap.driver", "moe_impl.overlap.threads", "moe_impl.reference",
     "moe_impl.routing", "moe_impl.rows", "moe_impl.shared", "moe_impl.skew", "moe_impl.state",

@@ -62,8 +62,9 @@ def _experts(variants: Node, axes: CaseAxes, problems: Problems) -> None:
     for index, entry in enumerate(variants.value):
         assert isinstance(entry.value, dict)
         for item in _items(entry.value["experts"]) if "experts" in entry.value else ():
-            if item.value == "triton":
-                text = "found triton, which reads NVFP4 weights, and case.precision is bf16 alone, allowed: torch"
+            if item.value in ("triton", "humming"):
+                why = "which reads NVFP4 weights, and case.precision is bf16 alone"
+                text = f"found {item.value}, {why}, allowed: torch, auto"
                 problems.add(item, f"variants[{index}].experts", text)
 
 

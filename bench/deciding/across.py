@@ -7,18 +7,30 @@ from typing import Protocol, get_args
 from bench.errors import BenchError
 from bench.hints import not_allowed
 from bench.identity import case_id, variant_id
+from bench.lazy import lazy
 from moe_impl.options import Link, Precision, Variant, Workload, default_experts
 
 OPTION = "--across"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Place:
-    """An overlapped variant of a case: a row of one run."""
+    """An overlapped variant of a case: a row of one run. Equal where the ids are."""
 
     workload: Workload
     link: Link
     variant: Variant
+
+    @lazy
+    def ids(self) -> tuple[str, str]:
+        """Of the case and of the variant."""
+        return case_id(self.workload, self.link), variant_id(self.variant)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Place) and self.ids == other.ids
+
+    def __hash__(self) -> int:
+        return hash(self.ids)
 
 
 class Axis(Protocol):
@@ -128,4 +140,4 @@ def pair(base: Sequence[Place], new: Sequence[Place], axis: Axis | None) -> Pair
 def _keys(place: Place, axis: Axis | None) -> Iterable[Hashable]:
     if axis is not None:
         return axis.keys(place)
-    return ((case_id(place.workload, place.link), variant_id(place.variant)),)
+    return (place.ids,)

@@ -9,13 +9,13 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from statistics import median
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bench.deciding import compare, join
 from bench.deciding.across import Axis, Place, pair
 from bench.deciding.compare import CLAIMS, Comparison, Reason, Verdict
 from bench.deciding.discovery import surviving
+from bench.deciding.join import Passes
 from bench.deciding.welch import Difference
 from bench.measure.settings import MeasureSettings
 from bench.results import Measurement, Status, Trial
@@ -129,6 +129,20 @@ class Between:
     """Where TBO turned itself off in both runs: off against off says nothing of TBO."""
 
 
+@dataclass(frozen=True)
+class Alone:
+    """Rows of both runs, or of a share of their cases, each judged for itself."""
+
+    base_rows: tuple[Comparison, ...]
+    """Each T2o of BASE against its own T1, in any order."""
+    new_rows: tuple[Comparison, ...]
+    changes: tuple[Change, ...]
+    """Of these rows."""
+    not_compared: tuple[NotCompared, ...]
+    only_in_new: tuple[Place, ...]
+    turned_off: tuple[Place, ...]
+
+
 def compare_runs(
     base: Sequence[Trial], new: Sequence[Trial], measure: MeasureSettings, axis: Axis | None = None
 ) -> Between:
@@ -140,11 +154,17 @@ def compare_runs(
         measure: the margins, BASE's.
         axis: along which the cases of the two may differ.
     """
-    base_rows = {_place(row): row for row in compare.compare_off_on(base, measure)}
-    new_rows = {_place(row): row for row in compare.compare_off_on(new, measure)}
-    held = _overlapped(new)
+    return together(compare_alone(base, new, measure, axis))
+
+
+def compare_alone(
+    base: Sequence[Trial], new: Sequence[Trial], measure: MeasureSettings, axis: Axis | None = None
+) -> Alone:
+    """The same before rows are held together. Without an axis, of any cases as long as both hold all their Trials."""
+    base_passes, held = _overlapped(base), _overlapped(new)
+    base_rows, new_rows = _rows(base_passes, measure), _rows(held, measure)
     found = pair(list(base_rows), list(held), axis)
-    base_passes, changes, turned_off = _overlapped(base), [], []
+    changes, turned_off = [], []
     not_compared = [NotCompared(place, value) for place, value in found.without_counterpart]
     for at, there in found.pairs:
         if failed := _not_timed(at, there, held[there], axis):
@@ -154,21 +174,75 @@ def compare_runs(
         else:
             rows, passes = (base_rows[at], new_rows[there]), (base_passes[at], held[there])
             changes.append(_change(*rows, *passes, measure))
-    only_in_new = tuple(place for place in found.only_in_new if place in new_rows)
-    return Between(_true_together(changes), tuple(not_compared), only_in_new, tuple(turned_off))
+    return Alone(
+        tuple(base_rows.values()),
+        tuple(new_rows.values()),
+        tuple(changes),
+        tuple(not_compared),
+        tuple(place for place in found.only_in_new if place in new_rows),
+        tuple(turned_off),
+    )
 
 
-def _place(row: Comparison) -> Place:
-    return Place(row.workload, row.link, row.variant)
+Row = TypeVar("Row")
 
 
-def _overlapped(trials: Iterable[Trial]) -> dict[Place, list[Trial]]:
+def joined(shares: Sequence[Alone], base_order: Mapping[str, int], new_order: Mapping[str, int]) -> Alone:
+    """What shares of the cases say, as one that held all of them would.
+
+    Args:
+        shares: compared without an axis.
+        base_order: case_id -> its place in BASE.
+        new_order: in NEW.
+    """
+
+    def of_all(rows: Callable[[Alone], Iterable[Row]], order: Callable[[Row], Any]) -> tuple[Row, ...]:
+        return tuple(sorted((row for share in shares for row in rows(share)), key=order))
+
+    return Alone(
+        of_all(lambda share: share.base_rows, lambda row: base_order[row.case_id]),
+        of_all(lambda share: share.new_rows, lambda row: new_order[row.case_id]),
+        of_all(lambda share: share.changes, lambda row: base_order[row.base.case_id]),
+        of_all(lambda share: share.not_compared, lambda row: (row.role is not None, base_order[row.place.ids[0]])),
+        of_all(lambda share: share.only_in_new, lambda place: new_order[place.ids[0]]),
+        of_all(lambda share: share.turned_off, lambda place: base_order[place.ids[0]]),
+    )
+
+
+def together(alone: Alone) -> Between:
+    """The same rows, those UNDECIDED whose difference so long a table shows by chance.
+
+    Tables of their own are BASE's rows, NEW's, the changes and the times. The tests of a table are all that had an
+    interval and nothing against them, whatever they said.
+    """
+    base, new = (
+        {id(row): kept for row, kept in zip(rows, compare.true_together(rows), strict=True)}
+        for rows in (alone.base_rows, alone.new_rows)
+    )
+    changes = [_with_rows(change, base[id(change.base)], new[id(change.new)]) for change in alone.changes]
+    return Between(_true_together(changes), alone.not_compared, alone.only_in_new, alone.turned_off)
+
+
+def _with_rows(change: Change, base: Comparison, new: Comparison) -> Change:
+    return change if change.base is base and change.new is new else replace(change, base=base, new=new)
+
+
+def _overlapped(trials: Iterable[Trial]) -> dict[Place, Passes]:
     """Every T2o of a run, timed or not, with its case's passes."""
     return {
         Place(passes[0].workload, passes[0].link, variant): passes
         for passes in join.by_case(trials).values()
         for variant in join.variants_of(passes)
         if variant.role == "T2o"
+    }
+
+
+def _rows(overlapped: Mapping[Place, Passes], measure: MeasureSettings) -> dict[Place, Comparison]:
+    """Of those that were timed."""
+    return {
+        place: compare.off_on(passes, place.variant, measure)
+        for place, passes in overlapped.items()
+        if join.timed(passes, place.variant)
     }
 
 
@@ -198,22 +272,16 @@ def _change(
         difference = Difference(base.estimate.pass_logs, new.estimate.pass_logs)
     verdict, reasons = _decided(difference, doubts, lambda known: decide_change(known, measure))
 
-    def times(before: Variant, after: Variant) -> Times:
-        then, now = join.timed(base_passes, before), join.timed(new_passes, after)
-        logs = tuple(_pass_logs(then.values())), tuple(_pass_logs(now.values()))
-        known = Difference(*logs) if all(logs) else None
-        return Times(
-            after.role,
-            median(join.samples_s(then.values())) if then else None,
-            median(join.samples_s(now.values())) if now else None,
-            known,
-            *_decided(known, doubts, lambda found: decide_time(found, measure)),
-        )
+    def of_both(before: Variant, after: Variant) -> tuple[Times, OtherWork | None]:
+        then, now = join.runs(base_passes, before), join.runs(new_passes, after)
+        known = Difference(then.pass_logs, now.pass_logs) if then.timed and now.timed else None
+        decided = _decided(known, doubts, lambda found: decide_time(found, measure))
+        times = Times(after.role, then.median_s, now.median_s, known, *decided)
+        return times, _other_work(then.timed, now.timed, after.role)
 
-    both = times(base.baseline, new.baseline), times(base.variant, new.variant)
-    pairs = (base.baseline, new.baseline), (base.variant, new.variant)
-    other = (_other_work(join.timed(base_passes, b), join.timed(new_passes, n), n.role) for b, n in pairs)
-    return Change(base, new, difference, verdict, reasons, both, tuple(one for one in other if one is not None))
+    off, on = of_both(base.baseline, new.baseline), of_both(base.variant, new.variant)
+    other = tuple(work for _, work in (off, on) if work is not None)
+    return Change(base, new, difference, verdict, reasons, (off[0], on[0]), other)
 
 
 def _other_work(base: Mapping[int, Measurement], new: Mapping[int, Measurement], role: Role) -> OtherWork | None:
@@ -226,11 +294,6 @@ def _other_work(base: Mapping[int, Measurement], new: Mapping[int, Measurement],
         return None
     one, other = set(then.kernels), set(now.kernels)
     return OtherWork(role, then.launches, now.launches, tuple(sorted(other - one)), tuple(sorted(one - other)))
-
-
-def _pass_logs(measurements: Iterable[Measurement]) -> list[float]:
-    """Log of each pass's median: a few slow samples are not the pass."""
-    return [math.log(median(m.samples_s)) for m in measurements]
 
 
 Decided = tuple[Verdict, tuple[Doubt, ...]]
@@ -270,13 +333,9 @@ def decide_time(difference: Difference, measure: MeasureSettings) -> Decided:
 
 
 def _true_together(changes: Sequence[Change]) -> tuple[Change, ...]:
-    """The same rows, those UNDECIDED whose difference so long a table shows by chance; times are a table of their own.
-
-    The tests of a table are all that had an interval and nothing against them, whatever they said.
-    """
     all_times = _surviving([time for row in changes for time in row.times])
     return tuple(
-        replace(row, times=(off, on))
+        row if off is row.times[0] and on is row.times[1] else replace(row, times=(off, on))
         for row, off, on in zip(_surviving(changes), all_times[::2], all_times[1::2], strict=True)
     )
 

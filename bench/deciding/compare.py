@@ -3,14 +3,16 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
+from itertools import chain
 from statistics import median
 from typing import Protocol
 
 from bench.deciding import join, stats
 from bench.deciding.discovery import surviving
+from bench.deciding.join import Runs
 from bench.deciding.stats import Estimate
 from bench.identity import case_id
+from bench.lazy import lazy
 from bench.measure.settings import MeasureSettings
 from bench.results import FAILURES, Measurement, Trial
 from moe_impl.options import Link, Variant, Workload
@@ -80,7 +82,7 @@ class Comparison:
         """T1."""
         return join.unsplit(self.variant)
 
-    @cached_property
+    @lazy
     def case_id(self) -> str:
         return case_id(self.workload, self.link)
 
@@ -119,15 +121,22 @@ class Comparison:
 
 def compare_off_on(trials: Iterable[Trial], measure: MeasureSettings) -> list[Comparison]:
     """Every T2o that was timed at least once, against its own T1 of the same case and pass; verdicts hold together."""
-    comparisons = []
-    for passes in join.by_case(trials).values():
-        for variant in join.variants_of(passes):
-            if variant.role == "T2o" and join.timed(passes, variant):
-                comparisons.append(_compare(passes, variant, measure))
-    return _true_together(comparisons)
+    return compare_cases(join.by_case(trials), measure)
 
 
-def _true_together(comparisons: Sequence[Comparison]) -> list[Comparison]:
+def compare_cases(cases: Mapping[str, Sequence[Trial]], measure: MeasureSettings) -> list[Comparison]:
+    """The same of case_id -> its Trials (bench.deciding.join.by_case)."""
+    return true_together(
+        [
+            off_on(passes, variant, measure)
+            for passes in cases.values()
+            for variant in join.variants_of(passes)
+            if variant.role == "T2o" and join.timed(passes, variant)
+        ]
+    )
+
+
+def true_together(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """The same rows, those UNDECIDED whose difference so long a table shows by chance.
 
     The tests of the table are all that had an interval and nothing against them, whatever they said.
@@ -200,11 +209,12 @@ def judged(
     return verdict, decided, estimate
 
 
-def _compare(passes: Sequence[Trial], variant: Variant, measure: MeasureSettings) -> Comparison:
-    off, on = join.timed(passes, join.unsplit(variant)), join.timed(passes, variant)
-    serial = join.timed(passes, join.split_serial(variant))
-    common = sorted(off.keys() & on.keys())
-    verdict, reasons, estimate = judged(off, on, common, _doubts(passes, variant, len(common)), measure)
+def off_on(passes: Sequence[Trial], variant: Variant, measure: MeasureSettings) -> Comparison:
+    """One T2o against its own T1 of the same case and pass, its verdict for itself."""
+    off, serial, on = (join.runs(passes, one) for one in (join.unsplit(variant), join.split_serial(variant), variant))
+    common = sorted(off.timed.keys() & on.timed.keys())
+    verdict, reasons, estimate = judged(off.timed, on.timed, common, _doubts(passes, off, on, len(common)), measure)
+    sides = [list(side.timed.values()) for side in (off, serial, on)]
     return Comparison(
         workload=passes[0].workload,
         link=passes[0].link,
@@ -214,27 +224,26 @@ def _compare(passes: Sequence[Trial], variant: Variant, measure: MeasureSettings
         estimate=estimate,
         baseline_s=_median_s(off, common),
         variant_s=_median_s(on, common),
-        labels=_distinct(m.labels for m in on.values()),
-        limits=_distinct(m.limits for m in [*off.values(), *on.values()]),
-        flags=_distinct(m.flags for m in [*off.values(), *serial.values(), *on.values()]),
+        labels=_distinct(m.labels for m in sides[-1]),
+        limits=_distinct(m.limits for m in sides[0] + sides[-1]),
+        flags=_distinct(m.flags for side in sides for m in side),
         timers=tuple(dict.fromkeys(trial.timer for trial in passes)),
     )
 
 
-def _doubts(passes: Sequence[Trial], variant: Variant, num_common: int) -> list[Reason]:
+def _doubts(passes: Sequence[Trial], off: Runs, on: Runs, num_common: int) -> list[Reason]:
     """What forbids a verdict whatever the interval says."""
     doubts = []
-    baseline = join.measured(passes, join.unsplit(variant))
     if any(trial.machine.device == "cpu" for trial in passes):
         doubts.append(Reason.CPU)
-    if any(TBO_OFF in m.limits for m in join.timed(passes, variant).values()):
+    if any(TBO_OFF in m.limits for m in on.timed.values()):
         doubts.append(Reason.TURNED_OFF)
-    if not baseline:
+    if not off.measured:
         doubts.append(Reason.BASELINE_MISSING)
-    elif not join.timed(passes, join.unsplit(variant)):
+    elif not off.timed:
         doubts.append(Reason.BASELINE_FAILED)
     # A variant that crashed or gave a wrong answer once must not win on the passes in which it did not.
-    elif any(m.status in FAILURES for m in [*baseline.values(), *join.measured(passes, variant).values()]):
+    elif any(m.status in FAILURES for m in [*off.measured.values(), *on.measured.values()]):
         doubts.append(Reason.PASS_FAILED)
     return doubts + doubts_of_passes(passes, num_common)
 
@@ -242,7 +251,7 @@ def _doubts(passes: Sequence[Trial], variant: Variant, num_common: int) -> list[
 def doubts_of_passes(passes: Sequence[Trial], num_common: int) -> list[Reason]:
     """What forbids a verdict over these passes, of which so many timed both sides."""
     doubts = []
-    if len({(trial.machine, trial.timer) for trial in passes}) > 1:
+    if len(join.indexed(passes).settings) > 1:
         doubts.append(Reason.MACHINES_DIFFER)
     if len(passes) == 1:
         doubts.append(Reason.ONE_PASS)
@@ -251,9 +260,11 @@ def doubts_of_passes(passes: Sequence[Trial], num_common: int) -> list[Reason]:
     return doubts
 
 
-def _median_s(measurements: dict[int, Measurement], common: Sequence[int]) -> float | None:
-    return median(join.samples_s(measurements[p] for p in common)) if common else None
+def _median_s(runs: Runs, common: Sequence[int]) -> float | None:
+    if len(common) == len(runs.timed):
+        return runs.median_s
+    return median(join.samples_s(runs.timed[p] for p in common)) if common else None
 
 
 def _distinct(texts: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(text for group in texts for text in group))
+    return tuple(dict.fromkeys(chain.from_iterable(dict.fromkeys(texts))))

@@ -2,10 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
+from itertools import chain
+from math import log
+from statistics import median
 
+from bench.lazy import lazy
 from bench.results import Measurement, Status, Trial
-from moe_impl.options import Link, Variant, Workload
+from moe_impl.options import Link, Machine, Variant, Workload
 
 ANY_TOKENS = 0
 """Stands for the token count in a series' workload; no case has it."""
@@ -32,17 +36,50 @@ def series_of(workload: Workload, link: Link, variant: Variant) -> Series:
     return Series(at_any_tokens(workload), link, variant)
 
 
+class Runs:
+    """One variant in the passes of a case."""
+
+    def __init__(self) -> None:
+        self.measured: dict[int, Measurement] = {}
+        """pass_index -> its measurement, whatever its status."""
+
+    @lazy
+    def timed(self) -> dict[int, Measurement]:
+        """The same where it was checked and timed."""
+        return {p: m for p, m in self.measured.items() if m.status is Status.OK and m.samples_s}
+
+    @lazy
+    def median_s(self) -> float | None:
+        """Of all samples; None where it was never timed."""
+        return median(samples_s(self.timed.values())) if self.timed else None
+
+    @lazy
+    def pass_logs(self) -> tuple[float, ...]:
+        """Log of each timed pass's median: a few slow samples are not the pass."""
+        return tuple(log(median(m.samples_s)) for m in self.timed.values())
+
+
 class Passes(list[Trial]):
     """The Trials of one case, by pass, in which a variant is found without a search."""
 
-    @cached_property
-    def by_variant(self) -> dict[Variant, dict[int, Measurement]]:
-        """variant -> pass_index -> its measurement, variants in order of first appearance."""
-        found: dict[Variant, dict[int, Measurement]] = {}
+    @lazy
+    def by_variant(self) -> dict[Variant, Runs]:
+        """Variants in order of first appearance."""
+        found: dict[Variant, Runs] = {}
+        same: dict[int, Runs] = {}  # by the object's id: passes share their variants, and one is slow to hash
         for trial in self:
             for m in trial.measurements:
-                found.setdefault(m.variant, {})[trial.pass_index] = m
+                runs = same.get(id(m.variant))
+                if runs is None:
+                    runs = same[id(m.variant)] = found.setdefault(m.variant, Runs())
+                runs.measured[trial.pass_index] = m
         return found
+
+    @lazy
+    def settings(self) -> frozenset[tuple[Machine, str]]:
+        """Machines and timers of the passes."""
+        machines = {(id(trial.machine), trial.timer): trial.machine for trial in self}
+        return frozenset((machine, timer) for (_, timer), machine in machines.items())
 
 
 def by_case(trials: Iterable[Trial]) -> dict[str, Passes]:
@@ -55,12 +92,27 @@ def by_case(trials: Iterable[Trial]) -> dict[str, Passes]:
 
 def variants_of(passes: Sequence[Trial]) -> list[Variant]:
     """The distinct variants of a case, in order of first appearance."""
-    return list(_index(passes))
+    return list(indexed(passes).by_variant)
+
+
+def indexed(passes: Sequence[Trial]) -> Passes:
+    """The passes of one case as such: for any but ``by_case``'s made anew each time."""
+    return passes if isinstance(passes, Passes) else Passes(passes)
+
+
+def runs(passes: Sequence[Trial], variant: Variant) -> Runs:
+    """All of a variant; empty where the case does not hold it."""
+    return indexed(passes).by_variant.get(variant) or Runs()
 
 
 def measured(passes: Sequence[Trial], variant: Variant) -> dict[int, Measurement]:
     """pass_index -> that variant's measurement, whatever its status."""
-    return _index(passes).get(variant, {})
+    return runs(passes, variant).measured
+
+
+def timed(passes: Sequence[Trial], variant: Variant) -> dict[int, Measurement]:
+    """pass_index -> that variant's measurement, where it was checked and timed."""
+    return runs(passes, variant).timed
 
 
 @lru_cache(maxsize=MOST_VARIANTS)
@@ -75,15 +127,6 @@ def split_serial(variant: Variant) -> Variant:
     return variant.split_serial()
 
 
-def _index(passes: Sequence[Trial]) -> dict[Variant, dict[int, Measurement]]:
-    return (passes if isinstance(passes, Passes) else Passes(passes)).by_variant
-
-
-def timed(passes: Sequence[Trial], variant: Variant) -> dict[int, Measurement]:
-    """pass_index -> that variant's measurement, where it was checked and timed."""
-    return {p: m for p, m in measured(passes, variant).items() if m.status is Status.OK and m.samples_s}
-
-
 def samples_s(measurements: Iterable[Measurement]) -> list[float]:
     """All samples, in seconds, pass by pass."""
-    return [sample for m in measurements for sample in m.samples_s]
+    return list(chain.from_iterable(m.samples_s for m in measurements))

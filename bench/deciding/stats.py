@@ -8,10 +8,13 @@ pass is a fresh process, hence the unit that is repeated.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
+from operator import add, truediv
 from statistics import fmean, median
 
 from scipy.special import stdtr, stdtrit
+
+from bench.lazy import lazy
 
 BLOCK_SAMPLES = 2
 """A mirrored block holds two samples of every variant."""
@@ -51,12 +54,12 @@ class Estimate:
         """Of the interval ``low``..``high``, as a fraction."""
         return confidence(self.passes)
 
-    @cached_property
+    @lazy
     def speedup(self) -> float:
         """Geometric mean over passes."""
         return math.exp(fmean(self.pass_logs))
 
-    @cached_property
+    @lazy
     def between_sd(self) -> float | None:
         """Standard deviation of the pass means; None with one pass."""
         return stdev(self.pass_logs) if self.passes > 1 else None
@@ -70,7 +73,7 @@ class Estimate:
         """Student's t quantile with passes - 1 degrees of freedom."""
         return quantile(self.passes - 1, probability)
 
-    @cached_property
+    @lazy
     def half_width(self) -> float | None:
         """Of the interval of the mean log, Student's t with passes - 1 degrees of freedom; None with one pass."""
         return None if self.standard_error is None else self._t(0.5 + self.confidence / 2) * self.standard_error
@@ -85,7 +88,7 @@ class Estimate:
         """Upper end of the speed-up's interval; None with one pass."""
         return None if self.half_width is None else self.speedup * math.exp(self.half_width)
 
-    @property
+    @lazy
     def p_value(self) -> float | None:
         """Two-sided, of a speed-up of 1; None with one pass."""
         error = self.standard_error
@@ -110,7 +113,7 @@ class Estimate:
 def stdev(values: Sequence[float]) -> float:
     """Of at least two values. As ``statistics.stdev``, which computes in fractions and takes 20 times as long."""
     mean = math.fsum(values) / len(values)
-    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    return math.sqrt(math.fsum([(value - mean) ** 2 for value in values]) / (len(values) - 1))
 
 
 def paired_logs(baseline_s: Sequence[float], candidate_s: Sequence[float]) -> list[float]:
@@ -123,8 +126,8 @@ def paired_logs(baseline_s: Sequence[float], candidate_s: Sequence[float]) -> li
         raise ValueError(
             f"{len(baseline_s)} and {len(candidate_s)} samples: not the same whole number of blocks of {BLOCK_SAMPLES}"
         )
-    halves = (side[half::BLOCK_SAMPLES] for side in (baseline_s, candidate_s) for half in range(BLOCK_SAMPLES))
-    return [math.log((off + again_off) / (on + again_on)) for off, again_off, on, again_on in zip(*halves, strict=True)]
+    off, on = (map(add, side[::BLOCK_SAMPLES], side[1::BLOCK_SAMPLES]) for side in (baseline_s, candidate_s))
+    return list(map(math.log, map(truediv, off, on)))
 
 
 def estimate(passes: Sequence[Sequence[float]]) -> Estimate:

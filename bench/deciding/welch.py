@@ -6,13 +6,13 @@ B. L. Welch, Biometrika 34 (1947) 28.
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from statistics import fmean
 
 from scipy.special import stdtr, stdtrit
 
 from bench.deciding import stats
 from bench.deciding.stats import stdev
+from bench.lazy import lazy
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Difference:
         """Of the interval ``low``..``high``, as a fraction; the side with fewer passes rules."""
         return stats.confidence(min(self.passes))
 
-    @property
+    @lazy
     def log(self) -> float:
         return fmean(self.new) - fmean(self.base)
 
@@ -41,20 +41,26 @@ class Difference:
         """new / base, of geometric means over passes."""
         return math.exp(self.log)
 
-    @cached_property
+    @lazy
+    def _deviations(self) -> tuple[float, float] | None:
+        """Standard deviation of each side; None where a side has one pass."""
+        return None if min(self.passes) < 2 else (stdev(self.base), stdev(self.new))
+
+    @lazy
     def _variances(self) -> tuple[float, float] | None:
         """Of each side's mean; None where a side has one pass."""
-        if min(self.passes) < 2:
+        if self._deviations is None:
             return None
-        return stdev(self.base) ** 2 / len(self.base), stdev(self.new) ** 2 / len(self.new)
+        base, new = self._deviations
+        return base**2 / len(self.base), new**2 / len(self.new)
 
-    @property
+    @lazy
     def standard_error(self) -> float | None:
         """Of ``log``; None where a side has one pass."""
         found = self._variances
         return None if found is None else math.sqrt(sum(found))
 
-    @cached_property
+    @lazy
     def freedom(self) -> float:
         """Degrees of freedom after Welch and Satterthwaite, at least those of the smaller side."""
         found = self._variances
@@ -62,7 +68,7 @@ class Difference:
             return sum(self.passes) - 2
         return sum(found) ** 2 / sum(v**2 / (n - 1) for v, n in zip(found, self.passes, strict=True))
 
-    @cached_property
+    @lazy
     def half_width(self) -> float | None:
         """Of the interval of ``log``; None where a side has one pass."""
         error = self.standard_error
@@ -78,7 +84,7 @@ class Difference:
         """Upper end of the ratio's interval."""
         return None if self.half_width is None else math.exp(self.log + self.half_width)
 
-    @property
+    @lazy
     def p_value(self) -> float | None:
         """Two-sided, of no difference; None where a side has one pass."""
         error = self.standard_error
@@ -91,9 +97,9 @@ class Difference:
     @property
     def between_sd(self) -> float | None:
         """Standard deviation between passes, pooled over both sides; None where a side has one pass."""
-        if min(self.passes) < 2:
+        if self._deviations is None:
             return None
-        squares = sum((n - 1) * stdev(logs) ** 2 for n, logs in zip(self.passes, (self.base, self.new), strict=True))
+        squares = sum((n - 1) * one**2 for n, one in zip(self.passes, self._deviations, strict=True))
         return math.sqrt(squares / (sum(self.passes) - 2))
 
     @property

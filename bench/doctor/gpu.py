@@ -9,9 +9,8 @@ import torch
 from bench.doctor.findings import Finding, State
 from bench.environment import driver_version, uuid_of
 from bench.telemetry import Gpu, NvmlSilentError
+from moe_impl.support import has_fp4
 
-NATIVE_FP4 = (10, 0)
-"""First compute capability with FP4 tensor cores."""
 LEAST_CONNECTIONS = 2
 """Hardware queues below which two streams share one, and nothing overlaps."""
 
@@ -37,8 +36,7 @@ def identity(device: torch.device) -> Finding:
 
 def fp4(device: torch.device) -> Finding:
     """Whether NVFP4 products are the hardware's own."""
-    capability = torch.cuda.get_device_capability(device)
-    native = capability >= NATIVE_FP4
+    native = has_fp4(torch.cuda.get_device_capability(device))
     said = "native FP4 tensor cores" if native else "no FP4 tensor cores: NVFP4 is emulated (exact products)"
     return Finding("fp4", State.OK, said, {"native": native})
 

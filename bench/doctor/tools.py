@@ -1,6 +1,5 @@
 """Nsight Systems, Nsight Compute and the right to read counters: what is there, and what they lack. Torch-free."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -11,6 +10,13 @@ from bench.doctor.findings import Finding, State
 
 NSIGHT_COMPUTE = Path("/opt/nvidia/nsight-compute")
 DRIVER_PARAMETERS = Path("/proc/driver/nvidia/params")
+OWN_STATUS = Path("/proc/self/status")
+CAP_SYS_ADMIN = 1 << 21
+COUNTERS = (
+    "run as root (in a container with --cap-add=SYS_ADMIN), or have the administrator load the driver with "
+    "NVreg_RestrictProfilingToAdminUsers=0"
+)
+"""What lets a user read performance counters."""
 ANSWER_LIMIT_S = 20.0
 PACKAGES = {"libdw.so.1": "libdw1", "libelf.so.1": "libelf1"}
 """Shared library -> the Debian package that brings it."""
@@ -77,7 +83,16 @@ def ncu(run: Run = output_of, root: Path = NSIGHT_COMPUTE) -> Finding:
     return Finding("ncu", State.OK, f"{version} at {found}", data)
 
 
-def counters(parameters: Path = DRIVER_PARAMETERS, root_user: bool | None = None) -> Finding:
+def is_admin(status: Path = OWN_STATUS) -> bool:
+    """Whether this process has CAP_SYS_ADMIN, which root inside a container usually lacks."""
+    try:
+        found = re.search(r"^CapEff:\s*([0-9a-f]+)", status.read_text(), re.MULTILINE)
+    except OSError:
+        return False
+    return found is not None and bool(int(found.group(1), 16) & CAP_SYS_ADMIN)
+
+
+def counters(parameters: Path = DRIVER_PARAMETERS, admin: bool | None = None) -> Finding:
     """Whether this user may read the GPU's performance counters, which ncu and nsys' GPU metrics need."""
     try:
         text = parameters.read_text()
@@ -86,13 +101,11 @@ def counters(parameters: Path = DRIVER_PARAMETERS, root_user: bool | None = None
     admin_only = re.search(r"^RmProfilingAdminOnly:\s*(\d)", text, re.MULTILINE)
     if admin_only is None:
         return Finding("counters", State.UNKNOWN, f"{parameters} does not say who may read them")
-    is_root = os.geteuid() == 0 if root_user is None else root_user
-    allowed = admin_only.group(1) == "0" or is_root
+    allowed = admin_only.group(1) == "0" or (is_admin() if admin is None else admin)
     data = {"admin_only": admin_only.group(1) == "1", "allowed": allowed}
     if allowed:
         return Finding("counters", State.OK, "performance counters may be read", data)
-    remedy = "run as root, or load the driver with NVreg_RestrictProfilingToAdminUsers=0"
-    return Finding("counters", State.MISSING, "performance counters are for administrators only", data, remedy)
+    return Finding("counters", State.MISSING, "performance counters are for administrators only", data, COUNTERS)
 
 
 def tools() -> list[Finding]:

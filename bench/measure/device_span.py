@@ -34,10 +34,16 @@ class Piece:
 
 
 def device_works(
-    calls: Mapping[str, Callable[[], object]], timer: Timer, peers: Peers = ALONE
+    calls: Mapping[str, Callable[[], object]],
+    timer: Timer,
+    peers: Peers = ALONE,
+    announce: Callable[[str | None], None] = lambda key: None,
 ) -> dict[str, DeviceWork]:
     """Of this rank's GPU, by key. A key is missing where its iterations did not all do as much; all are where no
     profiler is to be had.
+
+    ``announce`` hears of each key before its first call, and None before the profiler collects what it saw: that is
+    where CUPTI crashes, and no key is to blame.
 
     One window for all: profilers that follow one another quickly race. Iterations do not overlap, for the timer waits
     for each.
@@ -48,10 +54,12 @@ def device_works(
         with tempfile.TemporaryDirectory(prefix="bench-span-") as folder:
             trace = Path(folder) / "trace.json"
             with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
-                for call in calls.values():
+                for key, call in calls.items():
+                    announce(key)
                     for _ in range(WARM_ITERATIONS + ITERATIONS):
                         peers.align()
                         taken_s.append(timer.device_time_s(call))
+                announce(None)
             profiler.export_chrome_trace(str(trace))
             profile = kineto.read(trace)
     except (RuntimeError, BenchError, OSError):

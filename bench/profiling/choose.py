@@ -7,7 +7,8 @@ from pathlib import Path
 from bench.cases import Case
 from bench.errors import BenchError
 from bench.naming import case_names
-from bench.run_folder import CONFIG
+from bench.results import ExpertsChoice
+from bench.run_folder import CONFIG, RunFolder
 from bench.running.settled import skips
 from moe_impl.options import Machine
 
@@ -35,6 +36,15 @@ def one(cases: Sequence[Case], prefix: str | None) -> Case:
     if not found:
         raise BenchError(f"--case: no case begins with {prefix}, there are {listed}{rest}")
     raise BenchError(f"--case: {len(found)} cases match, name one: {listed}{rest}")
+
+
+def experts_choice(path: Path, case: Case) -> ExpertsChoice | None:
+    """What the sweep of a run folder made of the case's ``experts: auto``: its times are of that. None elsewhere."""
+    run = RunFolder(path)
+    if not run.results_path.is_file() or all(variant.experts != "auto" for variant in case.variants):
+        return None
+    choices = (trial.experts_choice for trial in run.trials() if trial.case_id == case.case_id)
+    return next((choice for choice in choices if choice is not None), None)
 
 
 def runnable(case: Case, machine: Machine) -> Case:

@@ -1,14 +1,18 @@
-"""Start a tool round the profiled process, and leave its raw reports and what can be read of them in a folder."""
+"""Start a tool round the profiled process, and leave its raw reports and what can be read of them in a folder.
+
+What Nsight Compute is asked, and how its report is read, is in bench.profiling.ncu.
+"""
 
 import os
 import re
 import secrets
 import shlex
+import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from bench.doctor import tools
@@ -58,19 +62,15 @@ def profile(request: Request, start: Sequence[str] | None = None) -> list[Path]:
     folder = Path(request.folder)
     process = tuple(start or target_command())
     if request.tool == "torch":
-        _run(process, request)
+        run(process, request)
         return [folder / trace_name(index) for index in range(len(request.case.variants))]
     nsys = tools.find_tool("nsys", "*/host/target-linux-x64/nsys")
     if nsys is None:
         raise BenchError("nsys is neither on PATH nor inside Nsight Compute (bench doctor says what is missing)")
     report = folder / "nsys"
-    canary = secrets.token_hex(16)
-    os.environ[CANARY] = canary
-    try:
-        discard = (f"{DISCARD}=true",) if DISCARD in tools.output_of([str(nsys), "profile", "--help"]) else ()
-        _run((str(nsys), "profile", *NSYS_OPTIONS, *discard, f"--output={report}", *process), request)
-    finally:
-        del os.environ[CANARY]
+    discard = (f"{DISCARD}=true",) if DISCARD in tools.output_of([str(nsys), "profile", "--help"]) else ()
+    with planted() as canary:
+        run((str(nsys), "profile", *NSYS_OPTIONS, *discard, f"--output={report}", *process), request)
     export = _exported(nsys, report)
     if holds(export, canary):
         export.unlink()
@@ -81,22 +81,58 @@ def profile(request: Request, start: Sequence[str] | None = None) -> list[Path]:
     return [export]
 
 
+@contextmanager
+def planted() -> Iterator[str]:
+    """CANARY's value, in this process's environment meanwhile."""
+    canary = secrets.token_hex(16)
+    os.environ[CANARY] = canary
+    try:
+        yield canary
+    finally:
+        del os.environ[CANARY]
+
+
 def allowed(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that a profiled process gets."""
     return {name: value for name, value in environment.items() if ALLOWED.fullmatch(name)}
 
 
-def _run(words: Sequence[str], request: Request) -> None:
-    """Raises BenchError with the process's last words where it fails."""
+def run(words: Sequence[str], request: Request, hear: Callable[[str], None] = lambda said: None) -> None:
+    """Run a process; it gets the request on standard input, and little of the environment.
+
+    Args:
+        words: the command.
+        request: what to do.
+        hear: called with all that the process printed, before it is judged by its exit code.
+
+    Raises:
+        BenchError: it fails, or takes over LIMIT_S and is killed with all that it started; with its last words.
+    """
+    code, output, errors = _output_of(words, dump(request))
+    said = one_line(errors) or one_line(output)
+    if code is None:
+        raise BenchError(f"the profiled process took over {LIMIT_S:g} s: {shlex.join(words)}; it said: {said}")
+    hear(output + errors)
+    if code:
+        exit_code = Exit.BAD_INPUT if code == Exit.BAD_INPUT else Exit.INTERNAL
+        raise BenchError(f"the profiled process {exit_words(code)}: {said}", code=exit_code)
+
+
+def _output_of(words: Sequence[str], stdin: bytes) -> tuple[int | None, str, str]:
+    """Exit code (None: cut off at LIMIT_S), standard output and error. Nothing that it started outlives this call."""
+    pipe = subprocess.PIPE
     environment = allowed(worker_environment())
+    process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, start_new_session=True)
     try:
-        done = subprocess.run(words, input=dump(request), capture_output=True, env=environment, timeout=LIMIT_S)
-    except subprocess.TimeoutExpired as late:
-        raise BenchError(f"the profiled process took over {LIMIT_S:.0f} s: {shlex.join(words)}") from late
-    if done.returncode:
-        said = one_line(done.stderr.decode(errors="replace")) or one_line(done.stdout.decode(errors="replace"))
-        code = Exit.BAD_INPUT if done.returncode == Exit.BAD_INPUT else Exit.INTERNAL
-        raise BenchError(f"the profiled process {exit_words(done.returncode)}: {said}", code=code)
+        output, errors = process.communicate(stdin, LIMIT_S)
+        code = process.returncode
+    except BaseException as cut_off:  # a tool that is killed alone leaves the process that it profiles
+        os.killpg(process.pid, signal.SIGKILL)
+        output, errors = process.communicate()
+        if not isinstance(cut_off, subprocess.TimeoutExpired):
+            raise
+        code = None
+    return code, output.decode(errors="replace"), errors.decode(errors="replace")
 
 
 def _exported(nsys: Path, report: Path) -> Path:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from bench.cases import Case
 from bench.errors import BenchError
+from bench.profiling import kept_file
+from bench.profiling.kernels import KERNELS
 from bench.profiling.request import Request, Tool
 from bench.timeline.analysis import Analysis, measure, runs_of
 from bench.timeline.attribute import attribute
@@ -130,31 +132,16 @@ def load(folder: Path) -> Kept:
     """What :func:`keep` wrote.
 
     Raises:
-        BenchError: it is not there, or is no such file.
+        BenchError: it is not there, of another version, or no such file.
     """
     path = folder / ANALYSIS
-    try:
-        kept = _KEPT.validate_json(path.read_bytes())
-    except OSError as error:
-        raise BenchError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise BenchError(f"{path}: no readable analysis: {where}: {first['msg']}") from error
-    if kept.version != VERSION:
-        raise BenchError(f"{path}: found version {kept.version}, expected {VERSION}; profile the case again")
+    kept = kept_file.read(path, _KEPT, VERSION, "analysis")
     if not all(one.analysis.iterations and one.strip.lanes for one in kept.profiled):
         raise BenchError(f"{path}: no readable analysis: a variant without iterations or lanes; profile the case again")
     return replace(kept, folder=folder.name)
 
 
 def profiles_of(run: Path) -> tuple[tuple[Kept, ...], tuple[str, ...]]:
-    """A run's profiles by folder name, and what is wrong with those that cannot be read."""
-    kept: list[Kept] = []
-    wrong: list[str] = []
-    for folder in sorted(path for path in (run / TIMELINES).glob("*") if path.is_dir()):
-        try:
-            kept.append(load(folder))
-        except BenchError as error:
-            wrong += error.problems
-    return tuple(kept), tuple(wrong)
+    """A run's timelines by folder name, and what is wrong with those that cannot be read."""
+    folders = [path for path in (run / TIMELINES).glob("*") if path.is_dir() and not (path / KERNELS).exists()]
+    return kept_file.all_readable(folders, load)

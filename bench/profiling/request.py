@@ -6,8 +6,9 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 from bench.cases import Case
+from bench.results import ExpertsChoice
 
-Tool = Literal["torch", "nsys"]
+Tool = Literal["torch", "nsys", "ncu"]
 ITERATIONS = 5
 WARM_ITERATIONS = 5
 
@@ -21,6 +22,8 @@ class Request:
     folder: str
     """Where ``torch`` leaves one trace a variant, named by :func:`trace_name`."""
     iterations: int = ITERATIONS
+    experts_choice: ExpertsChoice | None = None
+    """What the run made of the case's ``experts: auto``; None: the profiled process chooses."""
 
 
 _REQUEST: TypeAdapter[Request] = TypeAdapter(Request)

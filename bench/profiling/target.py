@@ -11,8 +11,11 @@ from pathlib import Path
 import torch
 
 from bench import correctness
-from bench.environment import check_torch, choose_device
+from bench.choosing_experts import choose
+from bench.environment import check_torch, choose_device, describe
 from bench.errors import BenchError, Exit
+from bench.measure.peers import ALONE
+from bench.measure.timer import timer_for
 from bench.profiling.request import WARM_ITERATIONS, Request, load, trace_name
 from bench.targets import Target, Targets
 from moe_impl.annotate import annotated_op, iteration_range
@@ -65,21 +68,26 @@ def with_torch(trace: Path) -> Iterator[None]:
 
 
 @contextmanager
-def with_nsys() -> Iterator[None]:
-    """The part of the process that nsys records: between two calls of the CUDA profiler's API."""
+def with_nsight() -> Iterator[None]:
+    """The part of the process that nsys and ncu record: between two calls of the CUDA profiler's API."""
     torch.cuda.profiler.start()
     yield
     torch.cuda.profiler.stop()
 
 
 def run(request: Request) -> None:
-    """All variants, each by itself. nsys records one range, in which the iterations' names tell them apart."""
-    target = Targets(choose_device("cuda")).build(request.case)
+    """All variants, each by itself. nsys and ncu record one range, in which the iterations' names tell them apart."""
+    device = choose_device("cuda")
+    target = Targets(device).build(request.case)
+    if asking := [variant for variant in request.case.variants if variant.experts == "auto"]:
+        choose(
+            target, asking, describe(device), timer_for(device), ALONE, lambda position: None, request.experts_choice
+        )
     runs = [checked_run(target, variant) for variant in request.case.variants]
     for one in runs:
         warm_up(one)
-    if request.tool == "nsys":
-        with with_nsys():
+    if request.tool != "torch":
+        with with_nsight():
             for one in runs:
                 iterate(one, request.iterations)
         return

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from bench.deciding.alone import Alone
+from bench.deciding.backends import Backends
 from bench.deciding.best_split import BestSplit
 from bench.deciding.decompose import Decomposition
 from bench.deciding.fits import Fits
@@ -11,6 +12,7 @@ from bench.deciding.off_against_off import OffAgainstOff
 from bench.deciding.stats import Estimate
 from bench.deciding.tuned import Tuned
 from bench.identity import variant_id
+from bench.profiling.shortfall import Shortfall
 from bench.render import sentences
 from bench.report_model import NotTimed, ReportModel, Row, Section, WhatIf
 
@@ -38,6 +40,8 @@ def document(model: ReportModel) -> dict[str, Any]:
         "best_splits": [_best_split(found) for found in model.best_splits],
         "tuned": [_tuned(found) for found in model.tuned],
         "fits": [_fits(found) for found in model.fits],
+        "shortfalls": [_shortfall(found) for found in model.shortfalls],
+        "backends": [_backends(found) for found in model.backends],
         "noise_floor": asdict(model.noise),
         "failures": [_not_timed(entry) for entry in model.failures],
         "skips": [_not_timed(entry) for entry in model.skips],
@@ -201,6 +205,32 @@ def _fits(found: Fits) -> dict[str, Any]:
         "on": asdict(found.on),
         "largest_off_tokens": max(found.off.fits, default=None),
         "largest_on_tokens": max(found.on.fits, default=None),
+    }
+
+
+def _backends(found: Backends) -> dict[str, Any]:
+    return {
+        "workload": asdict(found.workload),
+        "link": asdict(found.link),
+        "gemms": [{**asdict(time), "variant_id": variant_id(time.variant)} for time in found.times],
+    }
+
+
+def _shortfall(found: Shortfall) -> dict[str, Any]:
+    return {
+        **asdict(found),
+        "variant_id": variant_id(found.variant),
+        "stages": dict(found.stages),
+        "gap_s": found.gap_s,
+        "remainder_s": found.remainder_s,
+        "explained": found.explained,
+        "ideal_share": found.ideal_share,
+        "gap_share": found.gap_share,
+        "dilation_share": found.dilation_share,
+        "stage_shares": dict(found.stage_shares),
+        "idle_share": found.idle_share,
+        "starved_share": found.starved_share,
+        "remainder_share": found.remainder_share,
     }
 
 

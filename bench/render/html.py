@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from bench.deciding.compare import Verdict
 from bench.profiling.kept import Kept
-from bench.render import limits, sentences, tables, timeline_section, words, worth
+from bench.render import backends, kernel_section, limits, sentences, tables, timeline_section, words, worth
 from bench.render.picture import Picture, showing
 from bench.report_model import ReportModel
 
@@ -37,10 +37,15 @@ def page(model: ReportModel, pictures: Sequence[Picture] = ()) -> str:
             worth=worth,
             words=words,
             overviews=inline(showing(pictures, None)),
+            backends=backends.tables(model),
             sections=[
                 (section, tables.of(section), inline(showing(pictures, section.series))) for section in model.sections
             ],
             timelines=[(kept, timeline_section.about(kept), _blocks(kept, model)) for kept in model.timelines],
+            kernels=[
+                (profile, kernel_section.title(profile), kernel_section.tables(profile), kernel_section.about(profile))
+                for profile in model.kernel_profiles
+            ],
             commands=[*model.commands, *timeline_section.missing(model)],
             between_tools=timeline_section.between_tools(model.timelines),
             limits=limits.of(model),
@@ -51,7 +56,10 @@ def page(model: ReportModel, pictures: Sequence[Picture] = ()) -> str:
 
 
 def _blocks(kept: Kept, model: ReportModel) -> list[tuple[timeline_section.Block, list[tuple[str, Markup, str]]]]:
-    return [(block, inline([block.picture])) for block in timeline_section.of(kept, timeline_section.timed(model))]
+    return [
+        (block, inline([block.picture]))
+        for block in timeline_section.of(kept, timeline_section.timed(model), model.shortfalls)
+    ]
 
 
 def inline(pictures: Iterable[Picture]) -> list[tuple[str, Markup, str]]:

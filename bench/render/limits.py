@@ -2,7 +2,7 @@
 
 from bench.render import words
 from bench.report_model import ReportModel
-from moe_impl.support import EMULATED, MEASURED_COMM, MODELLED_COMM, PREDRAWN_SIZES
+from moe_impl.support import EMULATED, MEASURED_COMM, MODELLED_COMM, NATIVE, PREDRAWN_SIZES
 
 OF_LABELS = {
     MODELLED_COMM: (
@@ -14,6 +14,10 @@ OF_LABELS = {
     EMULATED: (
         "NVFP4 products are computed exactly, without FP4 tensor cores: a GPU that has them computes faster, so that "
         "communication weighs more there."
+    ),
+    NATIVE: (
+        "The kernel for FP4 tensor cores was written, compiled and inspected without a GPU that has them, so its tiles "
+        "are not tuned: only this run's own checks vouch for it."
     ),
     PREDRAWN_SIZES: "The host knew the sizes of transfers beforehand; a program that must learn them waits.",
 }

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from bench.render import limits, sentences, tables, timeline_section, words, worth
+from bench.render import backends, kernel_section, limits, sentences, tables, timeline_section, words, worth
 from bench.render.picture import Picture, showing
 from bench.report_model import ReportModel
 
@@ -21,12 +21,15 @@ def page(model: ReportModel, pictures: Sequence[Picture] = ()) -> str:
     lines += [line for said in sentences.off_against_off(model) for line in (plain(said), "")]
     lines += [sentences.checks(model), ""]
     lines += picture_lines(showing(pictures, None))
+    for table in backends.tables(model):
+        lines += [*table_lines(table), ""]
     for section in model.sections:
         lines += [f"## {plain(words.series(section.series))}", ""]
         for table in tables.of(section):
             lines += [*table_lines(table), ""]
         lines += picture_lines(showing(pictures, section.series))
     lines += _timelines(model)
+    lines += _kernels(model)
     failed = [f"- {plain(sentences.not_timed(entry))}\n  {code(entry.command)}" for entry in model.failures]
     skipped = [f"- {plain(line)}" for line in sentences.not_timed_together(model.skips)]
     for title, listed in (("Failed", failed), ("Skipped", skipped)):
@@ -44,12 +47,21 @@ def _timelines(model: ReportModel) -> list[str]:
     lines += [line for said in model.unreadable for line in (f"**{plain(said)}**", "")]
     lines += [line for said in timeline_section.between_tools(model.timelines) for line in (plain(said), "")]
     for kept in model.timelines:
-        for block in timeline_section.of(kept, timeline_section.timed(model)):
+        for block in timeline_section.of(kept, timeline_section.timed(model), model.shortfalls):
             lines += [f"### {plain(block.title)}", "", *picture_lines([block.picture])]
             lines += [line for table in block.tables for line in (*table_lines(table), "")]
             lines += ["Why no more overlap:", "", *(f"- {plain(cause)}" for cause in block.causes), ""]
             lines += [line for doubt in block.doubts for line in (plain(doubt), "")]
         lines += [plain(timeline_section.about(kept)), "", "```", kept.command, "```", ""]
+    return lines
+
+
+def _kernels(model: ReportModel) -> list[str]:
+    lines = ["## Kernels", ""] if model.kernel_profiles else []
+    for profile in model.kernel_profiles:
+        lines += [f"### {plain(kernel_section.title(profile))}", ""]
+        lines += [line for table in kernel_section.tables(profile) for line in (*table_lines(table), "")]
+        lines += [plain(kernel_section.about(profile)), "", "```", profile.command, "```", ""]
     return lines
 
 

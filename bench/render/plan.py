@@ -96,6 +96,7 @@ def machine(plan: Plan) -> str:
     parts += [f"{found.sm_count} SMs"] if found.sm_count else []
     parts += [f"torch {found.torch_version}"] if found.torch_version else []
     parts += [f"triton {found.triton_version}" if found.triton_version else "no triton"]
+    parts += [f"humming {found.humming_version}"] if found.humming_version else []
     return ", ".join(parts)
 
 

@@ -4,6 +4,7 @@ import math
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from matplotlib.artist import Artist
@@ -12,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from bench import forked
 from bench.deciding.compare import Comparison
 from bench.deciding.decompose import Decomposition
 from bench.render import drawing, palette, sentences, words
@@ -25,15 +27,22 @@ INTERVAL_SHOWN = 0.5
 LEGEND_COLUMNS = 2
 CLOSE = 1.35
 """Ratio of two token counts whose lines leave no room for a number between them."""
+MANY = 8
+"""Pictures that several processes draw sooner than one."""
 HEADING_WIDTH = 115
 """Characters of a heading's line that fit above the axes."""
 
 
 def of(model: ReportModel) -> list[Picture]:
     """Speed-up plots first, then one decomposition a series that has one."""
-    panels = [_speedups(model, panel, index) for index, panel in enumerate(model.panels, 1)]
-    explained = [section for section in model.sections if any(row.decomposition for row in section.rows)]
-    return panels + [_decomposition(model, section, index) for index, section in enumerate(explained, 1)]
+    # each row is explained here and now, once for all processes
+    explained = [section for section in model.sections if list(filter(None, (r.decomposition for r in section.rows)))]
+    pictures = [
+        *(partial(_speedups, model, panel, index) for index, panel in enumerate(model.panels, 1)),
+        *(partial(_decomposition, model, section, index) for index, section in enumerate(explained, 1)),
+    ]
+    each = forked.each if len(pictures) >= MANY else map
+    return list(each(lambda index: pictures[index](), range(len(pictures))))
 
 
 def _draw(name: str, title: str, height: float, paint: Callable[[Axes], None]) -> Picture:
@@ -112,6 +121,8 @@ def speedups(name: str, title: str, curves: Sequence[Curve], told: Iterable[str]
             _line(axes, curve, colour, palette.pick(palette.MARKERS, which), dash)
             _crossing(axes, curve.section, colour, dash, place, crossings)
         _token_axis(axes, (row.tokens for row in rows))
+        if crossings:
+            axes.set_xlabel(f"{axes.get_xlabel()}; upright lines: about where the speed-up crosses 1")
         axes.set_ylabel("speed-up T1 / T2o (above 1: TBO faster)")
         axes.set_ylim(*_speedup_limits(row.comparison for row in rows))
         axes.grid(axis="y", color=INK, alpha=0.12)

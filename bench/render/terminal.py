@@ -12,7 +12,7 @@ from rich.text import Text
 
 from bench import units
 from bench.deciding.compare import Verdict
-from bench.render import sentences, tables, words, worth
+from bench.render import backends, sentences, shortfall, tables, words, worth
 from bench.render.fitting import Fitting
 from bench.report_model import ReportModel
 
@@ -22,6 +22,7 @@ STYLES = {
     Verdict.SAME: "bold cyan",
     Verdict.UNDECIDED: "bold yellow",
 }
+STYLE_OF = {verdict.value: style for verdict, style in STYLES.items()}
 FOLDED = {"efficiency": "effi-\nciency"}
 """Headers wider than their cells, hyphenated so that a table fits 80 columns."""
 MOST_ROWS = 1000
@@ -47,8 +48,11 @@ def summary(model: ReportModel) -> RenderableType:
     for section in shown:
         parts += ["", Text(words.series(section.series), style="bold"), *table(tables.decision(section))]
     parts += left_out(len(model.sections) - len(shown), "the report and --json have all")
+    for cells in within(backends.tables(model)):
+        parts += ["", Text(cells.title, style="bold"), *table(cells)]
     parts += ["", Text(sentences.rule(model)), Text(sentences.noise(model))]
     parts += [*map(Text, sentences.off_against_off(model)), Text(sentences.checks(model))]
+    parts += listed("From the ideal to T2o, by timelines", shortfall.lines(model), "")
     parts += listed(f"Failed: {len(model.failures)}", sentences.not_timed_together(model.failures), "red")
     parts += listed(f"Skipped: {len(model.skips)}", sentences.not_timed_together(model.skips), "dim")
     return Group(*parts)
@@ -92,8 +96,8 @@ def table(cells: tables.Table) -> list[RenderableType]:
     return [Fitting(draw, cells.headers), *notes]
 
 
-def _coloured(cell: str) -> Text | str:
-    return Text(cell, style=STYLES[Verdict(cell)]) if cell in set(Verdict) else cell
+def _coloured(cell: str) -> Text:
+    return Text(cell, style=STYLE_OF.get(cell, ""))
 
 
 def listed(title: str, lines: list[str], style: str) -> list[RenderableType]:

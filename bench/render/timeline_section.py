@@ -9,7 +9,8 @@ from bench import units
 from bench.deciding.join import series_of
 from bench.profiling.agreement import ALIKE, Agreement, agreements
 from bench.profiling.kept import ANALYSIS, TIMELINES, Kept, Pair, Profiled
-from bench.render import timeline_plot, words
+from bench.profiling.shortfall import Shortfall
+from bench.render import shortfall, timeline_plot, words
 from bench.render.analysis import ALWAYS, SHARES
 from bench.render.picture import Picture
 from bench.render.tables import Table, unit_for
@@ -50,14 +51,16 @@ def timed(model: ReportModel) -> Timed:
     return found
 
 
-def of(kept: Kept, times: Timed = MappingProxyType({})) -> list[Block]:
+def of(kept: Kept, times: Timed = MappingProxyType({}), shortfalls: Sequence[Shortfall] = ()) -> list[Block]:
     """The blocks of one profile.
 
     Args:
         kept: the profile.
         times: of the run that keeps it, to say how far the profiler moved what it watched.
+        shortfalls: of the same run.
     """
-    return [_block(kept, pair, index, times) for index, pair in enumerate(kept.pairs, 1)]
+    mine = {found.variant: found for found in shortfalls if found.folder == kept.folder}
+    return [_block(kept, pair, index, times, mine.get(pair.on.variant)) for index, pair in enumerate(kept.pairs, 1)]
 
 
 def missing(model: ReportModel) -> list[str]:
@@ -96,7 +99,7 @@ def about(kept: Kept) -> str:
     return said
 
 
-def _block(kept: Kept, pair: Pair, index: int, times: Timed) -> Block:
+def _block(kept: Kept, pair: Pair, index: int, times: Timed, short: Shortfall | None) -> Block:
     work, link = kept.case.workload, kept.case.link
     title = f"{words.series(series_of(work, link, pair.on.variant))} · {words.count(work.tokens)} tokens"
     title += f" · profiled with {kept.tool}"
@@ -107,9 +110,8 @@ def _block(kept: Kept, pair: Pair, index: int, times: Timed) -> Block:
         timeline_plot.svg(f"Timeline: {title}", shown),
         folder=f"{TIMELINES}/{kept.folder}",
     )
-    return Block(
-        title, picture, (_shares(kept, pair, times), _stages(pair)), tuple(_causes(pair.on)), tuple(_doubts(pair))
-    )
+    tables = [_shares(kept, pair, times), _stages(pair), *([] if short is None else [shortfall.table(short)])]
+    return Block(title, picture, tuple(tables), tuple(_causes(pair.on)), tuple(_doubts(pair)))
 
 
 def _name(one: Profiled) -> str:

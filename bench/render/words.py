@@ -74,6 +74,12 @@ def factor(value: float | None, low: float | None, high: float | None) -> str:
 
 def fact(value: object) -> str:
     """A recorded value; None is one that nobody knows."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(fact, value)) or "none"
+    if isinstance(value, dict) and not value:
+        return "none"
     return "unknown" if value is None else str(value)
 
 

@@ -14,10 +14,10 @@ from pydantic import ConfigDict, TypeAdapter
 
 from bench.cases import Case
 from bench.measure.settings import MeasureSettings
-from bench.results import Measurement
+from bench.results import ExpertsChoice, Measurement
 from moe_impl.options import Machine
 
-Phase = Literal["build", "check", "self-check", "warm-up", "measure", "stages"]
+Phase = Literal["build", "check", "self-check", "warm-up", "measure", "stages", "cross-check"]
 
 PROGRESS = struct.Struct("<qq")
 """(variant's index in its case, position of the op in its schedule), -1 for none."""
@@ -32,6 +32,8 @@ class JobCase:
 
     case: Case
     settled: tuple[Measurement, ...] = ()
+    experts_choice: ExpertsChoice | None = None
+    """What an earlier pass made of ``experts: auto``; None: this one chooses, if it is asked."""
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
 """Outcomes known without running anything: skips, and failures that leave a variant out of later passes. Torch-free."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bench.cases import Case
 from bench.errors import BenchError
 from bench.identity import variant_id
-from bench.results import Measurement, Status, Trial
+from bench.results import ExpertsChoice, Measurement, Status, Trial
 from bench.running.giving_up import GivingUp
 from moe_impl.options import Machine, Variant
 from moe_impl.support import unsupported_reason
@@ -67,6 +67,17 @@ class Settled:
         self._skips = {(case.case_id, m.variant_id): m for case in cases for m in skips(case, machine)}
         self._failures: dict[tuple[str, str], _Failure] = {}
         self._giving_up = GivingUp()
+        self._choices: dict[str, ExpertsChoice] = {}
+
+    def remember_choices(self, trials: Iterable[Trial]) -> None:
+        """What ``experts: auto`` became, so that it stays so in later passes of the same case; the first one holds."""
+        for trial in trials:
+            if trial.experts_choice is not None:
+                self._choices.setdefault(trial.case_id, trial.experts_choice)
+
+    def choice(self, case: Case) -> ExpertsChoice | None:
+        """What ``experts: auto`` became in an earlier pass."""
+        return self._choices.get(case.case_id)
 
     def fail(self, case: Case, culprit: str | None, status: Status, phase: str, reason: str, pass_index: int) -> None:
         """Settle ``culprit`` (a variant_id), or with None all variants of the case that are not settled yet."""
@@ -78,7 +89,8 @@ class Settled:
                 self._giving_up.failed(case, variant, status, phase, reason)
 
     def finish(self, case: Case, trial: Trial) -> None:
-        """Note what was timed."""
+        """Note what was timed, and on what."""
+        self.remember_choices([trial])
         for measurement in trial.measurements:
             if measurement.status is Status.OK:
                 self._giving_up.timed(case, measurement.variant)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bench.cases import Case
+from bench.device_work import NOT_CROSS_CHECKED
 from bench.errors import BenchError, Exit
 from bench.identity import variant_id
 from bench.measure.settings import MeasureSettings
@@ -68,7 +69,10 @@ def supervise(sweep: Sweep) -> None:
             What was finished before is stored.
     """
     stop = StopRequest()
-    settled = Settled([case for cases in sweep.todo for case in cases], sweep.machine)
+    todo = [case for cases in sweep.todo for case in cases]
+    settled = Settled(todo, sweep.machine)
+    if any(variant.experts == "auto" for case in todo for variant in case.variants):
+        settled.remember_choices(sweep.run.folder.trials())
     with on_interrupt(stop), _temporary_folder() as folder:
         for pass_index, cases in enumerate(sweep.todo):
             _Pass(sweep, pass_index, cases, settled, Path(folder) / "progress", stop).run()
@@ -91,16 +95,22 @@ class _Pass:
         self.left = {case.case_id: case for case in cases}
         self.began: dict[str, datetime] = {}
         """When a case was first begun: a Trial that took two workers counts both."""
+        self.unchecked: str | None = None
+        """Why later workers of this pass leave the cross-check out."""
 
     def run(self) -> None:
         ended_in_vain = False
         while self._left_to_run():
-            before = (len(self.left), self.settled.failures)
+            before = self._reached()
             ending = self._run_worker()
-            in_vain = before == (len(self.left), self.settled.failures)
+            in_vain = before == self._reached()
             if in_vain and ended_in_vain:
                 raise BenchError(f"two workers in a row ended without getting anywhere: {ending}", code=Exit.INTERNAL)
             ended_in_vain = in_vain
+
+    def _reached(self) -> tuple[object, ...]:
+        """Changes with every worker that gets anywhere."""
+        return len(self.left), self.settled.failures, self.unchecked
 
     def _left_to_run(self) -> bool:
         """Store what needs no worker (any more); whether something does."""
@@ -110,9 +120,12 @@ class _Pass:
 
     def _run_worker(self) -> str:
         """Let one worker do what it can of what is left. Returns how it ended."""
-        jobs = tuple(JobCase(case, self.settled.of(case, self.index)) for case in self.left.values())
-        machine = self.sweep.machine
-        job = Job(self.index, jobs, self.sweep.measure, machine.device, str(self.progress), machine.ranks)
+        jobs = tuple(
+            JobCase(case, self.settled.of(case, self.index), self.settled.choice(case)) for case in self.left.values()
+        )
+        machine, measure = self.sweep.machine, self.sweep.measure
+        measure = replace(measure, cross_check=measure.cross_check and self.unchecked is None)
+        job = Job(self.index, jobs, measure, machine.device, str(self.progress), machine.ranks)
         progress_file.reset(self.progress)
         with Worker(self.sweep.command, job, self.sweep.run.folder.worker_log_path) as worker:
             self._await_ready(worker)
@@ -175,12 +188,18 @@ class _Pass:
     def _settle(
         self, watch: Watch, place: Step | Failed, status: Status, how: str, speaker: Worker | None = None
     ) -> None:
-        """The culprit keeps ``status`` for this and later passes; without a culprit, all of the case that is left."""
+        """The culprit keeps ``status`` for this and later passes; without a culprit, all of the case that is left.
+
+        Everything was timed before the cross-check: what fails there costs no result, the case runs again without it.
+        """
         case = self.left[place.case_id]
         culprit = watch.variant(case, place.variant_id)
         reason = f"{how}, {watch.where(case, place.phase, culprit)}"
         if speaker is not None:
             reason = speaker.with_last_words(reason)
+        if place.phase == "cross-check":
+            self.unchecked = reason
+            return
         name = None if culprit is None else variant_id(culprit)
         self.settled.fail(case, name, status, place.phase, reason, self.index)
 
@@ -207,10 +226,16 @@ class _Pass:
     def _finished(self, trial: Trial) -> None:
         """The settled outcomes are this process's word, whatever the worker made of them; order as in the case."""
         case = self.left[trial.case_id]
-        outcomes: dict[str, Measurement] = {m.variant_id: m for m in trial.measurements}
+        outcomes: dict[str, Measurement] = {m.variant_id: self._doubted(m) for m in trial.measurements}
         outcomes |= {m.variant_id: m for m in self.settled.of(case, self.index)}
         self.settled.finish(case, trial)
         self._store(replace(trial, measurements=tuple(outcomes[variant_id(variant)] for variant in case.variants)))
+
+    def _doubted(self, measurement: Measurement) -> Measurement:
+        """With a word on the cross-check that it was to get and did not."""
+        if self.unchecked is None or measurement.status is not Status.OK:
+            return measurement
+        return replace(measurement, flags=(*measurement.flags, f"{NOT_CROSS_CHECKED}: {self.unchecked}"))
 
     def _store(self, trial: Trial) -> None:
         self.sweep.run.append(trial)

@@ -5,8 +5,9 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from moe_impl.options import ExpertsName, Precision
+from moe_impl.options import BackendName, Precision
 from moe_impl.state import UbatchState
+from moe_impl.support import has_fp4
 from moe_impl.weights import LayerWeights
 
 
@@ -61,11 +62,14 @@ class ReadyExperts:
     """By layer."""
 
 
-def backend(name: ExpertsName, precision: Precision, pairs_per_token: float) -> ExpertsBackend:
+def backend(
+    name: BackendName, precision: Precision, pairs_per_token: float, capability: tuple[int, int] | None = None
+) -> ExpertsBackend:
     """The backend a variant names, for a precision that it supports; imports it only now: ``triton`` needs triton.
 
     Args:
         pairs_per_token: expected pairs per local expert and token of a micro-batch: K / L, or 1 for shared experts.
+        capability: of the GPU that it is to run on; None: a CPU.
 
     Raises:
         ValueError: it does not support the precision, which ``support`` refuses before.
@@ -76,9 +80,14 @@ def backend(name: ExpertsName, precision: Precision, pairs_per_token: float) -> 
 
             return TritonExperts(pairs_per_token)
         case "triton", "nvfp4":
-            from moe_impl.experts.triton_w4a4 import TritonW4A4Experts
+            from moe_impl.experts import triton_fp4, triton_w4a4
 
-            return TritonW4A4Experts(pairs_per_token)
+            kind = triton_fp4.TritonFp4Experts if has_fp4(capability) else triton_w4a4.TritonW4A4Experts
+            return kind(pairs_per_token)
+        case "humming", "nvfp4-w4a16":
+            from moe_impl.experts.humming_backend import HummingExperts
+
+            return HummingExperts(pairs_per_token)
         case "torch", "nvfp4":
             from moe_impl.experts.torch_w4a4 import TorchW4A4Experts
 

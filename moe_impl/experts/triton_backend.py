@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from moe_impl.experts.permute import GathersRows
-from moe_impl.kernels.nvfp4_grouped_gemm import RepackedWeights, Tile, nvfp4_grouped_gemm, repack, tile_for
+from moe_impl.kernels.nvfp4_fragments import RepackedWeights, repack
+from moe_impl.kernels.nvfp4_grouped_gemm import Tile, nvfp4_grouped_gemm, tile_for
 from moe_impl.kernels.silu_mul import silu_mul
 from moe_impl.state import UbatchState
 from moe_impl.weights import LayerWeights

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from moe_impl.experts.triton_backend import PackedExperts, TritonExperts
 from moe_impl.kernels.expand_pairs import expand_pairs
-from moe_impl.kernels.nvfp4_grouped_gemm import repack
+from moe_impl.kernels.nvfp4_fragments import repack
 from moe_impl.kernels.quantize_rows import quantize_rows
 from moe_impl.kernels.silu_mul_quantize import silu_mul_quantize
 from moe_impl.state import UbatchState

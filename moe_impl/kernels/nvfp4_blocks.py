@@ -8,7 +8,32 @@ the interpreter's truncates; expanded values are exact in bf16, so nothing is ro
 import triton
 import triton.language as tl
 
-from moe_impl.kernels.nvfp4_grouped_gemm import e2m1_bits_to_float, e4m3_bits_to_float
+
+@triton.jit
+def e2m1_bits_to_float(bits, shift: tl.constexpr, ARITHMETIC: tl.constexpr):
+    """Four bits at ``shift`` of a byte: sign, then e2m1 in the low exponent bits of a float: the value times 2^-126.
+
+    Code 1 becomes a subnormal, as it is one in e2m1. bf16 on a GPU, fp32 in the interpreter, which flushes bf16 ones.
+    """
+    if tl.bfloat16 == ARITHMETIC:
+        wide = bits.to(tl.uint16)
+        return (((wide << (6 - shift)) & 0x1C0) | ((wide << (12 - shift)) & 0x8000)).to(tl.bfloat16, bitcast=True)
+    else:
+        wide = bits.to(tl.uint32)
+        return (((wide << (22 - shift)) & 0x1C00000) | ((wide << (28 - shift)) & 0x80000000)).to(
+            tl.float32, bitcast=True
+        )
+
+
+@triton.jit
+def e4m3_bits_to_float(bits, ARITHMETIC: tl.constexpr):
+    """Non-negative finite e4m3 bits, likewise: the value times 2^110, so that a product is 2^-16 times too small."""
+    if tl.bfloat16 == ARITHMETIC:
+        small = (bits.to(tl.uint16) << 4).to(tl.bfloat16, bitcast=True)
+    else:
+        small = (bits.to(tl.uint32) << 20).to(tl.float32, bitcast=True)
+    # 2^-120 of the value by place; 2^230 is no float, hence two exact steps.
+    return (small.to(tl.float32) * 1.329227995784916e36 * 1.298074214633707e33).to(ARITHMETIC)
 
 
 @triton.jit

@@ -4,6 +4,9 @@ e2m1 x e4m3 products have at most 6 significant bits, so the expansion is exact 
 fp32, the very products an FP4 tensor core would: results are "emulated (exact products)". The per-tensor scale stays
 out of the 16-bit operand and multiplies the accumulator. Weights are the A operand (wgmma reads A from registers), so
 the tile is computed transposed.
+
+Products are added in the order of K, 16 at a time, whatever the tile: bits do not depend on it, and on an H100 they are
+those of ``torch._grouped_mm`` on the dequantized weights (3e-3 was allowed, 0 found at DeepSeek-V3's shapes).
 """
 
 from dataclasses import dataclass
@@ -12,132 +15,66 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from moe_impl.carve_out import left_free
 from moe_impl.kernels.free_sms import computes_here, new_sms, next_tile, programs
 from moe_impl.kernels.launch import check, row_block, sm_count
-from moe_impl.kernels.pair_places import pair_spans
-from moe_impl.nvfp4 import NvFp4Tensor
+from moe_impl.kernels.nvfp4_fragments import ROW_PADDING, SCALE_SHIFT, UNIT, RepackedWeights, expand
+from moe_impl.kernels.pair_places import pair_spans, tile_place
 
 TILES_PER_SM = 64
 """Programs a multiprocessor gets at most: short ones let a waiting communication kernel in; a worst-case grid of one
 program a tile would start tens of thousands that find no rows."""
 
 
-SCALE_SHIFT = 16
-"""Expanded weights are 2^-16 times too small, which the epilogue undoes: with the factor 2^126 that e2m1 bits need in
-the exponent of a bf16, a large e4m3 scale would overflow."""
-
-
-@dataclass(frozen=True)
-class RepackedWeights:
-    """NVFP4 weights of one projection, laid out for this kernel by :func:`repack`. B = K / block_k."""
-
-    codes: Tensor
-    """uint8 [L, B, N, block_k / 2]: byte j of a block holds code j (low nibble) and code j + block_k / 2."""
-    scales: Tensor
-    """int16 [L, B, N, block_k / 32]: e4m3 bits of a group in the first half (low byte) and in the second. Together,
-    because a tile of less than 4 bytes a thread is not copied ahead, and every step would wait for it."""
-    global_scale: Tensor
-    """float32 [L]."""
-
-    @property
-    def block_k(self) -> int:
-        return 2 * self.codes.shape[-1]
-
-
-def repack(weights: NvFp4Tensor) -> RepackedWeights:
-    """Make every tile contiguous, and pair the codes of a block's two halves: a byte's nibbles then feed two dots.
-
-    Raises:
-        ValueError: K is no multiple of 64.
-    """
-    experts, rows, half = weights.packed.shape
-    width = 2 * half
-    block_k = 128 if width % 128 == 0 else 64
-    check(width % block_k == 0, f"K must be a multiple of 64, got {width}")
-    blocks = width // block_k
-    codes = weights.packed.new_empty(experts, blocks, rows, block_k // 2)
-    for expert in range(experts):  # one at a time: the unpacked codes take twice the room
-        packed = weights.packed[expert]
-        halves = torch.stack((packed & 0xF, packed >> 4), -1).view(rows, blocks, 2, block_k // 2)
-        codes[expert] = (halves[:, :, 0] | (halves[:, :, 1] << 4)).transpose(0, 1)
-    scales = weights.scales.view(torch.uint8).view(experts, rows, blocks, 2, block_k // 32).permute(0, 2, 1, 4, 3)
-    return RepackedWeights(codes, scales.contiguous().view(torch.int16).squeeze(-1), weights.global_scale)
-
-
 @triton.jit
-def e2m1_bits_to_float(bits, shift: tl.constexpr, ARITHMETIC: tl.constexpr):
-    """Four bits at ``shift`` of a byte: sign, then e2m1 in the low exponent bits of a float: the value times 2^-126.
+def settled(total, ARITHMETIC: tl.constexpr):
+    """``total`` itself, which no tensor core still adds to: the compiler waits before it is looked at.
 
-    Code 1 becomes a subnormal, as it is one in e2m1. bf16 on a GPU, fp32 in the interpreter, which flushes bf16 ones.
+    Else it lets wgmmas run on into the next step, which overwrites the registers that hold their weights (seen in
+    Triton 3.6: whole tiles of NaN).
     """
     if tl.bfloat16 == ARITHMETIC:
-        wide = bits.to(tl.uint16)
-        return (((wide << (6 - shift)) & 0x1C0) | ((wide << (12 - shift)) & 0x8000)).to(tl.bfloat16, bitcast=True)
+        return tl.inline_asm_elementwise("", "=f,0", [total], tl.float32, is_pure=True, pack=1)
     else:
-        wide = bits.to(tl.uint32)
-        return (((wide << (22 - shift)) & 0x1C00000) | ((wide << (28 - shift)) & 0x80000000)).to(
-            tl.float32, bitcast=True
-        )
-
-
-@triton.jit
-def e4m3_bits_to_float(bits, ARITHMETIC: tl.constexpr):
-    """Non-negative finite e4m3 bits, likewise: the value times 2^110, so that a product is 2^-16 times too small."""
-    if tl.bfloat16 == ARITHMETIC:
-        small = (bits.to(tl.uint16) << 4).to(tl.bfloat16, bitcast=True)
-    else:
-        small = (bits.to(tl.uint32) << 20).to(tl.float32, bitcast=True)
-    # 2^-120 of the value by place; 2^230 is no float, hence two exact steps.
-    return (small.to(tl.float32) * 1.329227995784916e36 * 1.298074214633707e33).to(ARITHMETIC)
-
-
-@triton.jit
-def expand(bits, scales, shift: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, ARITHMETIC: tl.constexpr):
-    """e2m1 codes at ``shift`` of bytes [ROWS, WIDTH] times e4m3 scales [ROWS, WIDTH / 16], times 2^-16, exactly."""
-    values = e2m1_bits_to_float(bits, shift, ARITHMETIC).reshape(ROWS, WIDTH // 16, 16)
-    return (values * e4m3_bits_to_float(scales, ARITHMETIC)[:, :, None]).reshape(ROWS, WIDTH)
+        return total
 
 
 @triton.jit
 def multiply_tile(
     tile, m_tiles, n_tiles, starts, ends, tile_ends, x, codes, scales, global_scale, out, N, K,
     EXPERTS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    GROUP: tl.constexpr, ARITHMETIC: tl.constexpr, UNSHIFT: tl.constexpr,
+    GROUP: tl.constexpr, ARITHMETIC: tl.constexpr, UNSHIFT: tl.constexpr, BY_TMA: tl.constexpr,
 ):  # fmt: skip
-    HALF: tl.constexpr = BLOCK_K // 2
-    GROUPS: tl.constexpr = HALF // 16
-    lanes = tl.arange(0, EXPERTS)
-    # GROUP row tiles share a sweep over the columns: their rows and the weights of a few columns stay in L2.
-    group = tile // (GROUP * n_tiles)
-    in_group = tl.minimum(m_tiles - group * GROUP, GROUP)
-    rest = tile % (GROUP * n_tiles)
-    m_tile = group * GROUP + rest % in_group
-    n_tile = rest // in_group
-    expert = tl.sum((tile_ends <= m_tile).to(tl.int32))
-    chosen = lanes == expert
-    row_end = tl.sum(tl.where(chosen, ends, 0))
-    row_start = tl.sum(tl.where(chosen, starts, 0))
-    first_tile = tl.sum(tl.where(lanes == expert - 1, tile_ends, 0))
-    rows_m = row_start + (m_tile - first_tile) * BLOCK_M + tl.arange(0, BLOCK_M)
+    UNITS_N: tl.constexpr = BLOCK_N // 64
+    UNITS_K: tl.constexpr = BLOCK_K // 64
+    expert, first_row, row_end, n_tile = tile_place(
+        tile, m_tiles, n_tiles, starts, ends, tile_ends, EXPERTS, BLOCK_M, GROUP
+    )
+    rows_m = first_row + tl.arange(0, BLOCK_M)
     rows_n = n_tile * BLOCK_N + tl.arange(0, BLOCK_N)
     in_m, in_n = rows_m < row_end, rows_n < N
-    columns = tl.arange(0, HALF)
-    code_at = codes + expert.to(tl.int64) * N * (K // 2) + rows_n[:, None] * HALF + columns[None, :]
-    scale_at = scales + expert.to(tl.int64) * N * (K // 32) + rows_n[:, None] * GROUPS + tl.arange(0, GROUPS)[None, :]
-    x_at = x + rows_m.to(tl.int64)[None, :] * K + columns[:, None]
+    # Units of 64 columns follow one another. Rows are padded to whole tiles: no load of weights has a mask.
+    units_n = (
+        expert.to(tl.int64) * (tl.cdiv(N, ROW_PADDING) * ROW_PADDING // 64) + n_tile * UNITS_N + tl.arange(0, UNITS_N)
+    )
+    code_at = codes + (units_n * (K // 64) * 512)[:, None] + tl.arange(0, UNITS_K * 512)[None, :]
+    scale_at = scales + (units_n * (K // 64) * 64)[:, None] + tl.arange(0, UNITS_K * 64)[None, :]
+    if not BY_TMA:
+        x_at = x + rows_m.to(tl.int64)[None, :] * K + tl.arange(0, BLOCK_K)[:, None]
     total = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
-    for _ in range(K // BLOCK_K):
-        both = tl.load(code_at, mask=in_n[:, None], other=0)
-        both_scales = tl.load(scale_at, mask=in_n[:, None], other=0)
-        x_low = tl.load(x_at, mask=in_m[None, :], other=0.0).to(ARITHMETIC)
-        x_high = tl.load(x_at + HALF, mask=in_m[None, :], other=0.0).to(ARITHMETIC)
-        total = tl.dot(expand(both, both_scales & 0x7F, 0, BLOCK_N, HALF, ARITHMETIC), x_low, total)
-        total = tl.dot(expand(both, both_scales >> 8, 4, BLOCK_N, HALF, ARITHMETIC), x_high, total)
-        code_at += N * HALF
-        scale_at += N * GROUPS
-        x_at += BLOCK_K
+    for step in range(K // BLOCK_K):
+        weights = expand(tl.load(code_at), tl.load(scale_at), UNITS_N, UNITS_K, ARITHMETIC)
+        if BY_TMA:
+            columns = x.load([first_row, step * BLOCK_K]).T.to(ARITHMETIC)
+        else:
+            columns = tl.load(x_at, mask=in_m[None, :], other=0.0).to(ARITHMETIC)
+            x_at += BLOCK_K
+        total = tl.dot(weights, columns, total)
+        total = settled(total, ARITHMETIC)
+        code_at += UNITS_K * 512
+        scale_at += UNITS_K * 64
     result = (total * (tl.load(global_scale + expert) * UNSHIFT)).to(tl.bfloat16)
     out_at = out + rows_m.to(tl.int64)[:, None] * N + rows_n[None, :]
     tl.store(out_at, tl.trans(result), mask=in_m[:, None] & in_n[None, :])
@@ -148,7 +85,7 @@ def nvfp4_grouped_gemm_kernel(
     x, codes, scales, global_scale, ends_L, out, sms, N, K, expert_stride, allowed_sms,
     L: tl.constexpr, EXPERTS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     GROUP: tl.constexpr, ARITHMETIC: tl.constexpr, UNSHIFT: tl.constexpr, PER_EXPERT: tl.constexpr,
-    LEAVES_SMS: tl.constexpr,
+    BY_TMA: tl.constexpr, LEAVES_SMS: tl.constexpr, LOOPS: tl.constexpr,
 ):  # fmt: skip
     starts, ends = pair_spans(ends_L, expert_stride, L, EXPERTS, PER_EXPERT)
     tile_ends = tl.cumsum((ends - starts + BLOCK_M - 1) // BLOCK_M, 0)
@@ -161,15 +98,20 @@ def nvfp4_grouped_gemm_kernel(
         while tile < m_tiles * n_tiles:
             multiply_tile(
                 tile, m_tiles, n_tiles, starts, ends, tile_ends, x, codes, scales, global_scale, out, N, K,
-                EXPERTS, BLOCK_M, BLOCK_N, BLOCK_K, GROUP, ARITHMETIC, UNSHIFT,
+                EXPERTS, BLOCK_M, BLOCK_N, BLOCK_K, GROUP, ARITHMETIC, UNSHIFT, BY_TMA,
             )  # fmt: skip
             tile = next_tile(sms)
-    else:
+    elif LOOPS:
         for tile in range(tl.program_id(0), m_tiles * n_tiles, tl.num_programs(0)):
             multiply_tile(
                 tile, m_tiles, n_tiles, starts, ends, tile_ends, x, codes, scales, global_scale, out, N, K,
-                EXPERTS, BLOCK_M, BLOCK_N, BLOCK_K, GROUP, ARITHMETIC, UNSHIFT,
+                EXPERTS, BLOCK_M, BLOCK_N, BLOCK_K, GROUP, ARITHMETIC, UNSHIFT, BY_TMA,
             )  # fmt: skip
+    elif tl.program_id(0) < m_tiles * n_tiles:  # the loop alone would cost some thirty registers a thread
+        multiply_tile(
+            tl.program_id(0), m_tiles, n_tiles, starts, ends, tile_ends, x, codes, scales, global_scale, out, N, K,
+            EXPERTS, BLOCK_M, BLOCK_N, BLOCK_K, GROUP, ARITHMETIC, UNSHIFT, BY_TMA,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -177,19 +119,36 @@ class Tile:
     """How a program cuts its work. It changes no bit of the result (a GPU test compares them)."""
 
     block_m: int
-    """Pairs: wide tiles expand each weight for more rows, narrow ones waste less on small groups."""
+    """Pairs: wide tiles expand each weight for more rows, narrow ones waste less on small groups. 16 at least: for
+    fewer Triton takes mma.sync in wgmma's place, whose sums have other bits."""
     block_n: int
+    """Rows of weights: 64 or 128."""
+    block_k: int
+    """Columns a step, or the most of 128 and 64 that K is a multiple of."""
     num_warps: int
     num_stages: int
 
+    @property
+    def by_tma(self) -> bool:
+        """x is copied by TMA, neighbouring experts' rows at its edge, too; else row by row: no slower for narrow tiles,
+        and the host makes no descriptor."""
+        return self.block_m > 32
+
+
+TILES = (
+    (10.0, Tile(16, 64, 256, 4, 3)),
+    (40.0, Tile(32, 128, 64, 4, 4)),
+    (72.0, Tile(64, 128, 128, 4, 3)),
+)
+"""By the most expected pairs of an expert: the fastest, or within 1 %, of some thirty tried on an H100 at both shapes
+of DeepSeek-V3's shard. Groups vary by about the root of their mean; one tile should hold nearly all of a small one."""
+WIDEST = Tile(128, 128, 64, 4, 3)
+"""Two programs of one warpgroup share an SM: one expands or stores while the other multiplies."""
+
 
 def tile_for(pairs_per_expert: float) -> Tile:
-    """The tile for the expected load of an expert: the fastest of some thirty tried on an H100 at gemm1's shape."""
-    if pairs_per_expert > 128:
-        return Tile(256, 128, 8, 3)
-    if pairs_per_expert > 64:
-        return Tile(128, 128, 8, 3)
-    return Tile(64, 128, 4, 3) if pairs_per_expert > 32 else Tile(32, 128, 4, 4)
+    """The tile for the expected load of an expert."""
+    return next((tile for most, tile in TILES if pairs_per_expert <= most), WIDEST)
 
 
 def nvfp4_grouped_gemm(
@@ -200,7 +159,7 @@ def nvfp4_grouped_gemm(
     Leaves as many SMs free as :func:`moe_impl.carve_out.left_free` says, with the same bits.
 
     Args:
-        x_PK: bf16 [P', K], read up to the experts' ends only.
+        x_PK: bf16 [P', K]; rows past the experts' ends may hold anything.
         ends_L: int32 [L], ends of the experts' pairs, on the device.
         tile: see :func:`tile_for`.
         expert_stride: where expert e's pairs begin, times e; None: they are packed.
@@ -211,22 +170,24 @@ def nvfp4_grouped_gemm(
     Raises:
         ValueError: K is not the weights', or no SM is left to compute on.
     """
-    experts, blocks, N, half = weights.codes.shape
-    K = x_PK.shape[1]
-    check(2 * blocks * half == K, f"x has {K} columns, the weights {2 * blocks * half}")
-    out = torch.empty(x_PK.shape[0], N, dtype=torch.bfloat16, device=x_PK.device)
-    if x_PK.shape[0] == 0:
+    experts, (rows, K), N = weights.codes.shape[0], x_PK.shape, weights.rows
+    check(weights.columns == K, f"x has {K} columns, the weights {weights.columns}")
+    out = torch.empty(rows, N, dtype=torch.bfloat16, device=x_PK.device)
+    if rows == 0:
         return out
-    most_tiles = (triton.cdiv(x_PK.shape[0], tile.block_m) + experts) * triton.cdiv(N, tile.block_n)
+    block_k = next(width for width in (tile.block_k, 128, UNIT) if K % width == 0)
+    x = TensorDescriptor.from_tensor(x_PK, [tile.block_m, block_k]) if tile.by_tma else x_PK
+    most_tiles = (triton.cdiv(rows, tile.block_m) + experts) * triton.cdiv(N, tile.block_n)
     num_sms, free = sm_count(x_PK), left_free()
     check(free < num_sms, f"{free} of {num_sms} SMs are to be left free: none computes")
     most_programs = programs(num_sms, tile.num_warps) if free else min(most_tiles, TILES_PER_SM * num_sms)
     # The interpreter has no bf16 arithmetic; the products are exact in either type.
     arithmetic = tl.bfloat16 if x_PK.is_cuda else tl.float32
     nvfp4_grouped_gemm_kernel[(most_programs,)](
-        x_PK, weights.codes, weights.scales, weights.global_scale, ends_L, out,
+        x, weights.codes, weights.scales, weights.global_scale, ends_L, out,
         new_sms(x_PK.device) if free else None, N, K, expert_stride or 0, num_sms - free,
-        experts, row_block(experts), tile.block_m, tile.block_n, weights.block_k, 8, arithmetic, 2.0**SCALE_SHIFT,
-        expert_stride is not None, free > 0, num_warps=tile.num_warps, num_stages=tile.num_stages,
+        experts, row_block(experts), tile.block_m, tile.block_n, block_k, 8, arithmetic, 2.0**SCALE_SHIFT,
+        expert_stride is not None, tile.by_tma, free > 0, not free and most_programs < most_tiles,
+        num_warps=tile.num_warps, num_stages=tile.num_stages,
     )  # fmt: skip
     return out

@@ -1,4 +1,4 @@
-"""Where the counted pairs lie in either worst-case layout: for kernels that loop over pairs, no host wait.
+"""Where the counted pairs lie in either worst-case layout: for kernels that loop over pairs or tiles, no host wait.
 
 Packed pairs follow one another, so the i-th pair is at place i. In layout ``per_expert`` expert e's pairs begin at
 e * expert_stride, and a kernel looks the i-th one up.
@@ -18,6 +18,30 @@ def pair_spans(ends_L, expert_stride, L: tl.constexpr, EXPERTS: tl.constexpr, PE
     else:
         starts = tl.load(ends_L + lanes - 1, mask=(lanes > 0) & (lanes < L), other=0)
     return starts, ends
+
+
+@triton.jit
+def tile_place(
+    tile, m_tiles, n_tiles, starts, ends, tile_ends, EXPERTS: tl.constexpr, BLOCK_M: tl.constexpr, GROUP: tl.constexpr
+):
+    """Which part of a grouped GEMM the tile is: its expert, its first row, the end of that expert's, its column tile.
+
+    ``tile_ends`` int32 [EXPERTS] counts the row tiles of the experts up to each. GROUP row tiles share a sweep over
+    the columns: their rows and the weights of a few columns stay in L2.
+    """
+    lanes = tl.arange(0, EXPERTS)
+    group = tile // (GROUP * n_tiles)
+    in_group = tl.minimum(m_tiles - group * GROUP, GROUP)
+    rest = tile % (GROUP * n_tiles)
+    m_tile = group * GROUP + rest % in_group
+    n_tile = rest // in_group
+    expert = tl.sum((tile_ends <= m_tile).to(tl.int32))
+    chosen = lanes == expert
+    row_end = tl.sum(tl.where(chosen, ends, 0))
+    row_start = tl.sum(tl.where(chosen, starts, 0))
+    first_tile = tl.sum(tl.where(lanes == expert - 1, tile_ends, 0))
+    first_row = row_start + (m_tile - first_tile) * BLOCK_M
+    return expert, first_row, row_end, n_tile
 
 
 @triton.jit

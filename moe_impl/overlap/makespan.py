@@ -10,8 +10,6 @@ from collections.abc import Sequence
 
 from moe_impl.overlap.schedule import Schedule
 
-LANES = ("compute", "comm")
-
 
 def makespan_s(schedule: Schedule, op_s: Sequence[float], compute_rate: float = 1.0) -> float:
     """Seconds from the first start to the last end.
@@ -24,32 +22,41 @@ def makespan_s(schedule: Schedule, op_s: Sequence[float], compute_rate: float = 
     Raises:
         ValueError: as many seconds as ops are needed, none negative or not finite, and a rate in (0, 1].
     """
-    if len(op_s) != len(schedule.ops):
-        raise ValueError(f"{len(op_s)} durations for {len(schedule.ops)} ops")
-    for op, seconds in zip(schedule.ops, op_s, strict=True):
-        if not (math.isfinite(seconds) and seconds >= 0):  # such an op would never end
+    ops, none = schedule.ops, len(schedule.ops)  # the position of no op
+    if len(op_s) != none:
+        raise ValueError(f"{len(op_s)} durations for {none} ops")
+    for op, seconds in zip(ops, op_s, strict=True):
+        if not 0 <= seconds < math.inf:  # such an op would never end
             raise ValueError(f"{op} cannot take {seconds} seconds")
     if not 0 < compute_rate <= 1:
         raise ValueError(f"compute_rate must lie in (0, 1], got {compute_rate}")
-    queues = {lane: [i for i, op in enumerate(schedule.ops) if op.lane == lane] for lane in LANES}
+    # plain comparisons: a report asks for thousands of makespans
+    computes, comms = (iter((*schedule.lanes.get(lane, ()), none)) for lane in ("compute", "comm"))
+    holding = iter((*sorted(schedule.host_waits), none))  # ops that hold the host, until they start
+    compute, comm, holder = next(computes), next(comms), next(holding)
     left = list(op_s)
-    done = [False] * len(left)
-    holding = sorted(schedule.host_waits)  # ops that hold the host, until they start
+    done = [False] * none
+    is_done = done.__getitem__
     now = 0.0
-    while any(queues.values()):
-        ready = {queue[0] for queue in queues.values() if queue and all(done[i] for i in schedule.ops[queue[0]].after)}
-        while holding and (holding[0] in ready or done[holding[0]]):
-            holding.pop(0)
-        issued = holding[0] if holding else len(left)
-        running = {lane: q[0] for lane, q in queues.items() if q and q[0] in ready and q[0] <= issued}
-        if not running:
+    while compute < none or comm < none:
+        computing = compute < none and all(map(is_done, ops[compute].after))
+        moving = comm < none and all(map(is_done, ops[comm].after))
+        while holder < none and (done[holder] or (computing and holder == compute) or (moving and holder == comm)):
+            holder = next(holding)
+        computing, moving = computing and compute <= holder, moving and comm <= holder
+        if not (computing or moving):
             raise ValueError("the schedule waits for itself: an op depends on one issued later")
-        rates = {lane: compute_rate if lane == "compute" and "comm" in running else 1.0 for lane in running}
-        step = min(left[i] / rates[lane] for lane, i in running.items())
+        rate = compute_rate if moving else 1.0
+        step = min(left[compute] / rate if computing else math.inf, left[comm] if moving else math.inf)
         now += step
-        for lane, i in running.items():
-            left[i] -= step * rates[lane]
-            if left[i] <= 1e-15 + 1e-9 * op_s[i]:
-                done[i] = True
-                queues[lane].pop(0)
+        if computing:
+            left[compute] -= step * rate
+            if left[compute] <= 1e-15 + 1e-9 * op_s[compute]:
+                done[compute] = True
+                compute = next(computes)
+        if moving:
+            left[comm] -= step
+            if left[comm] <= 1e-15 + 1e-9 * op_s[comm]:
+                done[comm] = True
+                comm = next(comms)
     return now

@@ -6,7 +6,7 @@ is the same list with one micro-batch.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import get_args
 
@@ -14,6 +14,7 @@ from moe_impl.options import DEFAULT_ORDER, Engine, Order, Receive, Variant, Wor
 from moe_impl.stages import Lane, Stage, lane_of
 
 ORDERS: tuple[Order, ...] = get_args(Order)
+ALL_STAGES = tuple(Stage)
 
 
 def chain(workload: Workload) -> tuple[Stage, ...]:
@@ -25,7 +26,7 @@ def chain(workload: Workload) -> tuple[Stage, ...]:
         left_out.add(Stage.SHARED)
     if workload.attention is None:
         left_out.add(Stage.ATTENTION)
-    stages = [stage for stage in Stage if stage not in left_out]
+    stages = [stage for stage in ALL_STAGES if stage not in left_out]
     if workload.quantizes and workload.dispatch_dtype == "bf16":
         stages.remove(Stage.QUANTIZE)
         stages.insert(stages.index(Stage.PERMUTE), Stage.QUANTIZE)
@@ -75,6 +76,14 @@ class Schedule:
         for position, op in enumerate(self.ops):
             chains[op.ubatch] = (*chains.get(op.ubatch, ()), position)
         return chains
+
+    @cached_property
+    def lanes(self) -> Mapping[Lane, tuple[int, ...]]:
+        """Lane -> positions of its ops, for those that have any."""
+        lanes: dict[Lane, tuple[int, ...]] = {}
+        for position, op in enumerate(self.ops):
+            lanes[op.lane] = (*lanes.get(op.lane, ()), position)
+        return lanes
 
     def drawn(self, engine: Engine = "streams") -> str:
         """Text lanes, such as ``Comp: |route 0.0|`` over ``Comm: |dispatch 0.0|`` (layer.ubatch).
@@ -187,5 +196,8 @@ def _known(position: int | None) -> tuple[int, ...]:
 
 
 def for_variant(variant: Variant, workload: Workload) -> Schedule:
-    """The schedule a variant runs; ``serial`` runs the same list on one lane."""
-    return build(chain(workload), workload.layers, variant.split_factor, variant.order, variant.receive)
+    """The schedule a variant runs; ``serial`` runs the same list on one lane. Equal ones are one object."""
+    return _built(chain(workload), workload.layers, variant.split_factor, variant.order, variant.receive)
+
+
+_built = lru_cache(maxsize=1024)(build)

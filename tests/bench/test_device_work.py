@@ -1,5 +1,6 @@
 """The timer against a profiler's span, and what a gate says of other work: from made-up pieces of GPU work."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from synthetic import Builder, cases
 
 from bench.deciding.between import OtherWork, compare_runs
 from bench.device_work import DeviceWork
-from bench.measure.device_span import LONGEST_NAME, Piece, of_window, short
+from bench.measure.device_span import LONGEST_NAME, Piece, device_works, of_window, short
 from bench.measure.settings import MeasureSettings
 from bench.results import Measurement, from_record, to_record
 from moe_impl.options import Workload
@@ -51,6 +52,32 @@ def test_what_cannot_be_told_apart_is_unknown() -> None:
     other = window(*(iteration(1000 * i + 100) for i in range(3)), iteration(3100, name="another"))
     assert of_window([*other, *four(9000, 100, 100)], ["off", "on"], [1e-4] * 8).keys() == {"on"}
     assert of_window(four(100, 100, 100), ["off", "on"], [1e-4] * 8) == {}, "four iterations are missing"
+
+
+def test_the_profiler_collects_when_no_variant_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+    happened: list[object] = []
+
+    class Profiler:
+        def __init__(self, activities: object) -> None:
+            pass
+
+        def __enter__(self) -> "Profiler":
+            return self
+
+        def __exit__(self, *ended: object) -> None:
+            happened.append("collects")
+            raise RuntimeError("made up")
+
+    class Timed:
+        def device_time_s(self, call: Callable[[], object]) -> float:
+            call()
+            return 1.0
+
+    monkeypatch.setattr("torch.profiler.profile", Profiler)
+    monkeypatch.setattr("torch.cuda.synchronize", lambda: None)
+    calls = {"off": lambda: happened.append("runs off"), "on": lambda: happened.append("runs on")}
+    assert device_works(calls, Timed(), announce=happened.append) == {}  # type: ignore[arg-type]
+    assert happened == ["off", *["runs off"] * 4, "on", *["runs on"] * 4, None, "collects"]
 
 
 @pytest.mark.parametrize(("timer_s", "agrees"), [(1.019, True), (0.981, True), (1.021, False), (0.979, False)])

@@ -59,7 +59,7 @@ def test_a_tool_that_does_not_start_is_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "root_user", "state"),
+    ("text", "admin", "state"),
     [
         ("RmProfilingAdminOnly: 1\n", False, State.MISSING),
         ("RmProfilingAdminOnly: 1\n", True, State.OK),
@@ -67,9 +67,19 @@ def test_a_tool_that_does_not_start_is_missing(tmp_path: Path) -> None:
         ("Other: 3\n", False, State.UNKNOWN),
     ],
 )
-def test_who_may_read_counters(tmp_path: Path, text: str, root_user: bool, state: State) -> None:
+def test_who_may_read_counters(tmp_path: Path, text: str, admin: bool, state: State) -> None:
     (tmp_path / "params").write_text(text)
-    assert tools.counters(tmp_path / "params", root_user).state is state
+    assert tools.counters(tmp_path / "params", admin).state is state
+
+
+@pytest.mark.parametrize(
+    ("status", "admin"),
+    [("CapPrm:\t0\nCapEff:\t000001ffffffffff\n", True), ("CapEff:\t00000000a80425fb\n", False), ("Name: x\n", False)],
+)
+def test_root_of_a_container_is_no_administrator(tmp_path: Path, status: str, admin: bool) -> None:
+    (tmp_path / "status").write_text(status)
+    assert tools.is_admin(tmp_path / "status") is admin
+    assert not tools.is_admin(tmp_path / "none")
 
 
 def test_a_machine_without_a_driver_cannot_be_asked_for_counters(tmp_path: Path) -> None:

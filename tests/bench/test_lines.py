@@ -10,11 +10,11 @@ from typing import Any, get_args, get_type_hints
 import pytest
 import synthetic
 
-from bench import lines
+from bench import forked, lines, quick_record
 from bench.device_work import DeviceWork
 from bench.errors import BenchError
 from bench.identity import variant_id
-from bench.quick_record import _STORED, NO_TIMES, NOT_STRUCTURE, QuickReader, without_rest
+from bench.quick_record import NO_REST, NO_TIMES, NOT_STRUCTURE, QuickReader
 from bench.results import Measurement, Status, Trial, from_record, to_record
 from bench.run_folder import RunFolder
 from moe_impl.options import SkewedRouting
@@ -75,6 +75,14 @@ DAMAGES: dict[str, Change] = {
     "negative bytes": lambda record: record["measurements"][0]["memory"].update(peak_bytes=-1),
     "unknown stage": lambda record: record["measurements"][0]["stages"]["op_s"].update(nap=[[1.0], [1.0]]),
     "no measurement": lambda record: record.update(measurements=[]),
+    "whole number with a point": lambda record: record["measurements"][0]["places"].__setitem__(1, 1.0),
+    "endless bytes": lambda record: record["measurements"][0]["memory"].update(peak_bytes=2**62 + 1),
+    "a layer less": lambda record: record["measurements"][2]["stages"]["op_s"]["gemm1"].pop(),
+    "a place less": lambda record: record["measurements"][0]["places"].pop(),
+    "negative case": lambda record: record["case"]["workload"].update(seed=-1),
+    "unknown field of a check": lambda record: record["measurements"][0]["check"].update(more=1),
+    "case a number": lambda record: record.update(case=0),
+    "variant a number": lambda record: record["measurements"][0].update(variant=2),
 }
 
 
@@ -96,6 +104,13 @@ def test_a_key_that_is_twice_in_an_object_is_found_whatever_was_read_before() ->
     assert reader.read(line.replace(b'"engine": "serial"', b'"engine": "streams", "engine": "serial"', 1)) is None
 
 
+def test_without_msgspec_the_strict_reader_reads_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "results.jsonl").write_bytes(b"".join(stored(trial) + b"\n" for trial in TRIALS[:2]))
+    monkeypatch.setattr(quick_record, "_read_line", None)
+    assert QuickReader().read(stored(TRIALS[0])) is None
+    assert RunFolder(tmp_path).trials() == TRIALS[:2]
+
+
 def stored_classes(kind: Any) -> set[type]:
     """Every dataclass that a stored Trial is made of."""
     found = {kind} if is_dataclass(kind) else set()
@@ -105,10 +120,11 @@ def stored_classes(kind: Any) -> set[type]:
 
 def test_no_two_keys_of_an_object_look_alike_without_what_ids_and_numbers_are_made_of() -> None:
     """Else a line with one of them twice could hide behind a line with both."""
-    classes = stored_classes(_STORED)
+    classes = stored_classes(Trial)
     assert len(classes) >= 12
     for kind in classes:
         names = [spec.name.encode() for spec in fields(kind)]
+        names += {Trial: [b"schema", b"case_id", b"case"], Measurement: [b"variant_id", b"role"]}.get(kind, [])
         remains = [name.translate(None, NOT_STRUCTURE) for name in names]
         assert len(set(remains)) == len(names), kind
     assert not set(NOT_STRUCTURE) & set(b'{}[]":')
@@ -118,7 +134,8 @@ def test_no_two_keys_of_an_object_look_alike_without_what_ids_and_numbers_are_ma
 def test_times_only_keeps_what_a_comparison_of_two_runs_reads() -> None:
     full, bare = (QuickReader(times_only).read(stored(TRIALS[0])) for times_only in (False, True))
     assert full == TRIALS[0]
-    assert bare == without_rest(TRIALS[0]) != full
+    without = tuple(replace(m, **NO_TIMES) for m in full.measurements)
+    assert bare == replace(full, measurements=without, **NO_REST) != full
     for m, kept in zip(full.measurements, bare.measurements, strict=True):
         same = {spec.name for spec in fields(Measurement)} - NO_TIMES.keys()
         assert {"variant", "status", "samples_s", "flags", "labels", "limits"} <= same
@@ -147,8 +164,7 @@ def test_a_file_is_read_alike_by_one_process_and_by_several(
 ) -> None:
     monkeypatch.setattr(lines, "CHUNK_BYTES", chunk_bytes)
     monkeypatch.setattr(lines, "LARGE_BYTES", large_bytes)
-    monkeypatch.setattr(lines, "_processors", lambda: 2)
-    monkeypatch.setattr(lines, "_may_fork", lambda: True)
+    monkeypatch.setattr(forked, "processes", lambda: 2)
     path = tmp_path / "results.jsonl"
     path.write_bytes(b"".join(stored(trial) + b"\n" for trial in TRIALS) + b'{"torn": ')
     assert list(lines.read(path, times_only=False)) == TRIALS

@@ -1,5 +1,6 @@
 """One case in one pass: checked, timed and stamped, in this order, and told step by step."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,13 @@ from one_pass import SETTINGS, Pass, by_role
 from small_sweep import small_case
 
 from bench.cases import with_companions
+from bench.device_work import DeviceWork
 from bench.identity import variant_id
+from bench.measure.peers import Peers
+from bench.measure.timer import Timer
+from bench.pass_context import CaseFailureError, PassContext
 from bench.results import Measurement, Status
+from bench.running import progress_file
 from moe_impl.options import SkewedRouting, SplitPolicy
 from moe_impl.support import TBO_OFF
 
@@ -91,6 +97,29 @@ def test_everything_is_announced_before_it_begins(one_pass: Pass) -> None:
     expected += [("measure", None)] * SETTINGS.rounds
     expected += [("stages", one) for one in ids]
     assert [(step.phase, step.variant_id) for step in one_pass.steps] == expected
+
+
+def test_a_cross_check_is_announced_and_what_fails_while_it_collects_is_no_variants_fault(
+    one_pass: Pass, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def collecting_fails(
+        calls: Mapping[str, Callable[[], object]], timer: Timer, peers: Peers, announce: Callable[[str | None], None]
+    ) -> dict[str, DeviceWork]:
+        for key, call in calls.items():
+            announce(key)
+            call()
+        announce(None)
+        raise RuntimeError("made up")
+
+    monkeypatch.setattr(PassContext, "cross_checks", property(lambda self: True))
+    monkeypatch.setattr("bench.pass_runner.device_works", collecting_fails)
+    case = small_case()
+    with pytest.raises(CaseFailureError) as ended:
+        one_pass.run(case)
+    assert (ended.value.phase, ended.value.variant_id) == ("cross-check", None)
+    checked = [step.variant_id for step in one_pass.steps if step.phase == "cross-check"]
+    assert checked == [None, *(variant_id(v) for v in case.variants), None]
+    assert progress_file.read(one_pass.progress) == progress_file.NOWHERE
 
 
 def test_settled_variants_are_passed_on_and_not_run(one_pass: Pass) -> None:

@@ -6,7 +6,9 @@ import shutil
 import sqlite3
 import stat
 import sys
+import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from bench.errors import BenchError
 from bench.profiling import choose, drive
 from bench.profiling.pared import pare
 from bench.profiling.request import Request, Tool, dump, load, trace_name
+from bench.results import ExpertsChoice
 from bench.timeline.analysis import measure, runs_of
 from bench.timeline.attribute import attribute
 from bench.timeline.read import read
@@ -82,9 +85,12 @@ def test_a_process_that_fails_says_why_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_process_without_end_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drive, "LIMIT_S", 0.5)
-    with pytest.raises(BenchError, match="took over"):
-        drive.profile(request(tmp_path), running("import time; time.sleep(60)"))
+    monkeypatch.setattr(drive, "LIMIT_S", 1.0)
+    code = "import subprocess, sys; print('began', file=sys.stderr, flush=True); subprocess.run(['sleep', '60'])"
+    started_s = time.monotonic()
+    with pytest.raises(BenchError, match=r"took over 1 s: .*; it said: began$"):
+        drive.profile(request(tmp_path), running(code))
+    assert time.monotonic() - started_s < 30, "its child holds the pipe and lives on"
 
 
 def test_nsys_gets_its_options_and_its_export_is_returned(tmp_path: Path, tools: Path) -> None:
@@ -193,6 +199,18 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
 def test_a_sweep_file_or_a_run_folder(tmp_path: Path) -> None:
     assert choose.config_of(tmp_path) == tmp_path / "config.resolved.yaml"
     assert choose.config_of(tmp_path / "x.yaml") == tmp_path / "x.yaml"
+
+
+def test_auto_is_profiled_as_its_run_chose(tmp_path: Path) -> None:
+    """Else its timeline may be of other kernels than its times."""
+    auto, named = small_case(experts=("auto",)), small_case(tokens=32)
+    (trial,) = synthetic.Builder(passes=1, pairs=2, machine=synthetic.CPU).trials([auto])
+    run = synthetic.write_run(tmp_path / "run", [replace(trial, experts_choice=ExpertsChoice("humming"))], "")
+    assert choose.experts_choice(run, auto) == ExpertsChoice("humming")
+    for path, case in ((run, named), (run, small_case(tokens=64, experts=("auto",))), (tmp_path / "x.yaml", auto)):
+        assert choose.experts_choice(path, case) is None
+    asked = replace(request(tmp_path), experts_choice=ExpertsChoice("humming", {"humming": 0.1}))
+    assert load(dump(asked)) == asked
 
 
 def test_the_request_is_json_that_names_its_case() -> None:

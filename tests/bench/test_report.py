@@ -391,6 +391,11 @@ def test_a_run_without_a_timed_variant_gives_no_answer() -> None:
     assert plots.of(found) == []
 
 
+def test_recorded_facts_read_as_words() -> None:
+    facts = {"yes": True, "no": False, "unknown": None, "none": {}, "a, 2": ["a", 2], "132": 132}
+    assert [words.fact(value) for value in facts.values()] == list(facts)
+
+
 def test_reports_load_without_torch() -> None:
     code = (
         "import sys, bench.report, bench.render.files, bench.render.terminal, bench.render.document;"

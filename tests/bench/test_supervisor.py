@@ -214,6 +214,27 @@ def test_a_worker_that_ends_without_reason_gets_one_more_chance(run: Run, script
     assert len(script.workers) == (2 if at == "ready" else 1)
 
 
+@pytest.mark.parametrize(
+    ("do", "role", "said"),
+    [
+        ("die", "T2s", "worker killed by SIGKILL, in phase cross-check, variant serial x2 torch, last op issued: "),
+        ("error", "T2s", "made up error, in phase cross-check, variant serial x2 torch, last op issued: "),
+        ("die", None, "worker killed by SIGKILL, in phase cross-check; it said: about to die"),
+    ],
+)
+def test_a_cross_check_that_ends_its_process_is_named_and_costs_no_result(
+    run: Run, script: Script, do: str, role: str | None, said: str
+) -> None:
+    script.write({"do": do, "at": "cross-check", "role": role}, gpu=True)
+    trials = run([small_case(16), small_case(32), small_case(64)], passes=2)
+    assert all(outcomes(trial) == [("T1", OK), ("T2s", OK), ("T2o", OK)] for trial in trials)
+    assert not any(m.flags for trial in trials[:3] for m in trial.measurements), "another pass has nothing to check"
+    for m in (m for trial in trials[3:] for m in trial.measurements):
+        assert m.flags[0].startswith(f"timer not checked against a profiler: {said}")
+    assert [w["pass"] for w in script.workers] == [0, 1, 1]
+    assert all(w["tokens"] == [16, 32, 64] for w in script.workers), "the case under way runs again, with what follows"
+
+
 def test_two_workers_in_a_row_that_get_nowhere_end_the_sweep(run: Run, script: Script) -> None:
     script.write({"do": "exit", "at": "ready"})
     with pytest.raises(

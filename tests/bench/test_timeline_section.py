@@ -118,6 +118,7 @@ def test_a_run_without_profiles_has_no_such_section(model: ReportModel) -> None:
         ("{", "analysis.json: no readable analysis: the file: Invalid JSON"),
         ('{"tool": "gdb"}', "no readable analysis"),
         ("version", "found version 99, expected 1; profile the case again"),
+        ('{"version": 2, "cases": []}', "found version 2, expected 1; profile the case again"),
         ("emptied", "a variant without iterations or lanes; profile the case again"),
     ],
 )

@@ -96,7 +96,7 @@ def test_a_stage_time_that_is_no_number_is_refused_by_file_and_line(bench: Run, 
     results.write_text("\n".join(lines) + "\n")
     code, out, err = bench("compare", gpu_run)
     assert (code, out) == (2, "")
-    assert f"{results}:4: not a readable Trial: measurements.1.stages.op_s.gemm1: nan" in err
+    assert f"{results}:4: not a readable Trial: measurements.1.stages.op_s.gemm1.0.0: nan" in err
 
 
 @pytest.mark.parametrize("columns", [24, 40, 60, 79, 100])

@@ -1,4 +1,8 @@
-"""The timer against CUPTI on a GPU, on kernels of known duration on two streams."""
+"""The timer against CUPTI on a GPU: kernels of known duration on two streams; profilers come and go beside graphs."""
+
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,6 +31,13 @@ def test_timer_and_profiler_see_the_same_span_over_two_streams() -> None:
     assert len(work.kernels) == 1
     assert abs(work.span_s / 5e-3 - 1) < 0.02, work
     assert work.disagreement() is None
+
+
+def test_replays_survive_profilers_that_come_and_go() -> None:
+    """In a process of its own: where CUPTI and a graph do not get along, they crash."""
+    replays = Path(__file__).with_name("replays_and_profilers.py")
+    done = subprocess.run([sys.executable, str(replays)], capture_output=True, text=True)
+    assert done.returncode == 0, f"exit {done.returncode}: {done.stderr[-2000:]}"
 
 
 def test_ceilings_are_those_of_a_gpu_of_this_decade() -> None:

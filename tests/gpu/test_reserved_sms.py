@@ -16,8 +16,8 @@ from moe_impl.shapes import ModelShape, Router
 pytestmark = pytest.mark.gpu
 
 FREE, EXPERTS, PAIRS, N, K = 20, 8, 32_768, 4096, 4096
-LOADS = (1000, 50)
-"""Pairs an expert that the tile is chosen for: 8 warps, one program an SM; 4 warps, two."""
+LOADS = (1000, 20)
+"""Pairs an expert that the tile is chosen for: x copied by TMA, and row by row."""
 MODEL = ModelShape(2048, 1024, 64, 8, Router("sigmoid", True, 8, 4, True, 2.5))
 SLOW = Link("paced", FREE, (LinkTime("dispatch", 10e-6, 60e9), LinkTime("combine", 10e-6, 60e9)), name="slow")
 
@@ -48,6 +48,7 @@ class Gemm:
 @pytest.fixture
 def gemm(monkeypatch: pytest.MonkeyPatch) -> Gemm:
     from moe_impl.kernels import nvfp4_grouped_gemm as module
+    from moe_impl.kernels.nvfp4_fragments import repack
 
     generator = torch.Generator("cuda").manual_seed(5)
     dense = torch.randn(EXPERTS, N, K, generator=generator, device="cuda").bfloat16()
@@ -56,7 +57,7 @@ def gemm(monkeypatch: pytest.MonkeyPatch) -> Gemm:
     made: list[Tensor] = []
     new_sms = module.new_sms
     monkeypatch.setattr(module, "new_sms", lambda device: made.append(new_sms(device)) or made[-1])
-    return Gemm(x_PK, dense, module.repack(NvFp4Tensor.from_dense(dense)), ends_L, made)
+    return Gemm(x_PK, dense, repack(NvFp4Tensor.from_dense(dense)), ends_L, made)
 
 
 class Transfer:

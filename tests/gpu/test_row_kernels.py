@@ -6,6 +6,7 @@ import torch
 from moe_impl import rows
 from moe_impl.experts.permute import gather
 from moe_impl.layer import row_ops
+from moe_impl.options import WorstCaseLayout
 from moe_impl.routing import select_experts
 from moe_impl.shapes import PRESETS
 
@@ -74,6 +75,21 @@ def test_the_routing_kernel_lays_rows_out_as_plain_torch_does() -> None:
     assert torch.equal(plain.experts_MK[:used], fused.experts_MK[:used])
     here = plain.experts_MK[:used] >= 0
     torch.testing.assert_close(plain.weights_MK[:used][here], fused.weights_MK[:used][here], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("layout", ["packed", "per_expert"])
+def test_programs_sort_several_chunks_of_slots_each(layout: WorstCaseLayout) -> None:
+    from moe_impl.kernels.sort_pairs import MOST_COUNTS, SLOTS, sort_pairs
+
+    logits = torch.randn(4096, E, generator=torch.Generator("cuda").manual_seed(8), device="cuda")
+    plan = rows.plan_rows(*select_experts(logits, PRESETS["deepseek-v3"].router.even(), K, None), E, R)
+    plain, found = rows.plan_pairs(plan, E // R, layout), sort_pairs(plan, E // R, layout)
+    used, programs = int(plan.num_rows), MOST_COUNTS // (E // R)
+    assert used * K > 2 * programs * SLOTS
+    assert torch.equal(plain.ends_L, found.ends_L)
+    assert torch.equal(plain.pair_MK[:used], found.pair_MK[:used])
+    for start, end in zip(plain.starts.tolist(), plain.ends_L.tolist(), strict=True):
+        assert torch.equal(plain.row_P[start:end], found.row_P[start:end])
 
 
 def test_every_row_stage_gives_the_cpu_bits(routed: tuple[rows.SentRows, rows.SentRows]) -> None:

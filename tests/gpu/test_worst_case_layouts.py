@@ -106,7 +106,8 @@ def test_pairs_are_placed_and_gathered_as_plain_torch_does_at_deepseeks_size() -
 def test_an_experts_room_may_begin_past_two_billion_elements() -> None:
     """8 experts x 80000 places x 4096 values are 2.6e9, more than an int32 counts: 5 GB, of which 800 rows are used."""
     from moe_impl.kernels.gather_pairs import gather_pairs
-    from moe_impl.kernels.nvfp4_grouped_gemm import nvfp4_grouped_gemm, repack, tile_for
+    from moe_impl.kernels.nvfp4_fragments import repack
+    from moe_impl.kernels.nvfp4_grouped_gemm import nvfp4_grouped_gemm, tile_for
     from moe_impl.kernels.silu_mul import silu_mul
 
     experts, room, count = 8, 80000, 100

@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from typing import Any
 
 import triton
 import triton.language as tl
@@ -28,6 +29,7 @@ from moe_impl.kernels import (
     move_rows,
     notify,
     nvfp4_grouped_gemm,
+    nvfp4_scaled_gemm,
     paced_link,
     quantize_fp8,
     quantize_rows,
@@ -41,6 +43,7 @@ from moe_impl.kernels import (
 )
 from moe_impl.kernels.launch import NO_FMA, row_warps
 from moe_impl.options import NODE_RANKS
+from moe_impl.support import has_fp4
 
 # The warps of a row of 7168 values, and of 2048.
 WIDE, NARROW = {"num_warps": row_warps(7168)}, {"num_warps": row_warps(2048)}
@@ -148,8 +151,14 @@ KERNELS = {
     ),
     "silu_mul_quantize": (
         silu_mul_quantize.silu_mul_quantize_kernel,
-        "*i32 *i32 *i32 *fp32 *fp32 i32 i32",
-        {"L": 32, "EXPERTS": 32, "BLOCKS": 128, "SCALED": True, "PER_EXPERT": True},
+        "*i32 *i32 *i32 *fp32 *fp32 i32 i32 i32",
+        {"L": 32, "EXPERTS": 32, "BLOCKS": 128, "SCALED": True, "PER_EXPERT": True, "EXPANDED": True},
+        {**NO_FMA, **NARROW},
+    ),
+    "silu_mul_quantize_to_codes": (
+        silu_mul_quantize.silu_mul_quantize_kernel,
+        "*i32 *u8 *i32 *fp32 *fp32 i32 i32 i32",
+        {"L": 32, "EXPERTS": 32, "BLOCKS": 128, "SCALED": False, "PER_EXPERT": False, "EXPANDED": False},
         {**NO_FMA, **NARROW},
     ),
     "scale_pairs": (
@@ -210,32 +219,54 @@ KERNELS = {
     "place_pairs": (
         sort_pairs.place_kernel,
         "*i32 *i32 *i32 *i32 *i32 *i32 i32 i32",
-        {"K": 8, "L": 32, "SLOTS": sort_pairs.SLOTS, "EXPERTS": 32},
+        {"K": 8, "L": 32, "SLOTS": sort_pairs.SLOTS, "EXPERTS": 32, "PROGRAMS": 256, "PER_EXPERT": False},
         {},
     ),
-    "nvfp4_grouped_gemm": (
-        nvfp4_grouped_gemm.nvfp4_grouped_gemm_kernel,
-        "*bf16 *u8 *i16 *fp32 *i32 *bf16 i32 i32 i32 i32",
-        {**GEMM, "PER_EXPERT": False, "sms": None, "LEAVES_SMS": False},
-        {"num_warps": 8, "num_stages": 3},
-    ),
-    "nvfp4_grouped_gemm_per_expert": (
-        nvfp4_grouped_gemm.nvfp4_grouped_gemm_kernel,
-        "*bf16 *u8 *i16 *fp32 *i32 *bf16 i32 i32 i32 i32",
-        {**GEMM, "PER_EXPERT": True, "sms": None, "LEAVES_SMS": False},
-        {"num_warps": 8, "num_stages": 3},
-    ),
-    "nvfp4_grouped_gemm_leaving_sms": (
-        nvfp4_grouped_gemm.nvfp4_grouped_gemm_kernel,
-        "*bf16 *u8 *i16 *fp32 *i32 *bf16 *i32 i32 i32 i32 i32",
-        {**GEMM, "PER_EXPERT": False, "LEAVES_SMS": True},
-        {"num_warps": 8, "num_stages": 3},
-    ),
+}
+
+
+def scaled_gemm(pairs_per_expert: float, leaves_sms: bool) -> tuple[Any, str, dict[str, Any], dict[str, int]]:
+    """FP4 tensor cores where the GPU has them, else what stands in for them."""
+    tile = nvfp4_scaled_gemm.scaled_tile_for(pairs_per_expert)
+    constants = {**GEMM, "BLOCK_M": tile.block_m, "BLOCK_K": tile.block_k, "GATHER": True, "FP4": True}
+    constants |= {"PER_EXPERT": not leaves_sms}
+    constants |= {"LEAVES_SMS": leaves_sms} if leaves_sms else {"LEAVES_SMS": leaves_sms, "sms": None}
+    types = "*u8 *i32 *u8 *u8 *fp32 *i32 *bf16 " + ("*i32 " if leaves_sms else "") + "i32 i32 i32 i32 i32"
+    launch = {"num_warps": tile.num_warps, "num_stages": tile.num_stages}
+    return nvfp4_scaled_gemm.nvfp4_scaled_gemm_kernel, types, constants, launch
+
+
+def grouped_gemm(pairs_per_expert: float, **switched: bool) -> tuple[Any, str, dict[str, Any], dict[str, int]]:
+    """The tile for that load, and what is switched on of the kernel's ways."""
+    tile = nvfp4_grouped_gemm.tile_for(pairs_per_expert)
+    constants = {**GEMM, "BLOCK_M": tile.block_m, "BLOCK_N": tile.block_n, "BLOCK_K": tile.block_k}
+    constants |= {"BY_TMA": tile.by_tma, "PER_EXPERT": False, "LEAVES_SMS": False, "LOOPS": False, **switched}
+    if not constants["LEAVES_SMS"]:
+        constants["sms"] = None
+    x = f"tensordesc<bf16[{tile.block_m},{tile.block_k}]>" if tile.by_tma else "*bf16"
+    types = f"{x} *i32 *i32 *fp32 *i32 *bf16 " + ("*i32 " if constants["LEAVES_SMS"] else "") + "i32 i32 i32 i32"
+    launch = {"num_warps": tile.num_warps, "num_stages": tile.num_stages}
+    return nvfp4_grouped_gemm.nvfp4_grouped_gemm_kernel, types, constants, launch
+
+
+KERNELS |= {
+    "nvfp4_grouped_gemm": grouped_gemm(1000),
+    "nvfp4_grouped_gemm_64": grouped_gemm(64),
+    "nvfp4_grouped_gemm_32": grouped_gemm(32),
+    "nvfp4_grouped_gemm_2": grouped_gemm(2),
+    "nvfp4_grouped_gemm_per_expert": grouped_gemm(1000, PER_EXPERT=True, LOOPS=True),
+    "nvfp4_grouped_gemm_leaving_sms": grouped_gemm(1000, LEAVES_SMS=True),
+    "nvfp4_scaled_gemm": scaled_gemm(1000, False),
+    "nvfp4_scaled_gemm_64": scaled_gemm(64, False),
+    "nvfp4_scaled_gemm_32": scaled_gemm(32, False),
+    "nvfp4_scaled_gemm_leaving_sms": scaled_gemm(1000, True),
 }
 
 
 def compile_kernel(name: str, capability: int) -> triton.compiler.CompiledKernel:
     kernel, types, constants, options = KERNELS[name]
+    if "FP4" in constants:
+        constants = constants | {"FP4": has_fp4(divmod(capability, 10))}
     arguments = [parameter for parameter in kernel.arg_names if parameter not in constants]
     given = dict(zip(arguments, types.split(), strict=True))
     signature = {argument: given.get(argument, "constexpr") for argument in kernel.arg_names}
@@ -243,7 +274,7 @@ def compile_kernel(name: str, capability: int) -> triton.compiler.CompiledKernel
     attributes = {
         (position,): [["tt.divisibility", 16]]
         for position, (argument, kind) in enumerate(signature.items())
-        if kind.startswith("*") or (kind == "i32" and argument in ("width", "row_bytes", "N", "K"))
+        if kind.startswith("*") or (kind == "i32" and argument in ("width", "row_bytes", "N", "K", "half"))
     }
     source = ASTSource(kernel, signature, constants, attributes)
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)

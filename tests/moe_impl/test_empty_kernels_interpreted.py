@@ -70,7 +70,8 @@ def test_row_kernels_move_nothing() -> None:
 
 @pytest.mark.usefixtures("no_launch")
 def test_expert_kernels_compute_nothing() -> None:
-    from moe_impl.kernels.nvfp4_grouped_gemm import nvfp4_grouped_gemm, repack, tile_for
+    from moe_impl.kernels.nvfp4_fragments import repack
+    from moe_impl.kernels.nvfp4_grouped_gemm import nvfp4_grouped_gemm, tile_for
     from moe_impl.kernels.silu_mul import silu_mul
     from moe_impl.nvfp4 import NvFp4Tensor
 

@@ -10,6 +10,7 @@ tl = triton.language
 from moe_impl.carve_out import leaving_free  # noqa: E402
 from moe_impl.kernels import nvfp4_grouped_gemm as module  # noqa: E402
 from moe_impl.kernels.free_sms import computes_here, new_sms, programs  # noqa: E402
+from moe_impl.kernels.nvfp4_fragments import repack  # noqa: E402
 from moe_impl.nvfp4 import NvFp4Tensor  # noqa: E402
 
 pytestmark = [interpreted.WHERE, pytest.mark.usefixtures("uninitialised_memory_is_nan")]
@@ -40,11 +41,11 @@ def test_the_gemm_takes_every_tile_once_and_gives_the_same_bits(
     made: list[torch.Tensor] = []
     monkeypatch.setattr(module, "new_sms", lambda device: made.append(new_sms(device)) or made[-1])
     generator = torch.Generator().manual_seed(1)
-    packed = module.repack(NvFp4Tensor.from_dense(torch.randn(len(COUNTS), 40, 128, generator=generator)))
+    packed = repack(NvFp4Tensor.from_dense(torch.randn(len(COUNTS), 140, 128, generator=generator)))
     x = torch.randn(5 * 40, 128, generator=generator).bfloat16()
     starts = [40 * e for e in range(5)] if expert_stride else torch.tensor((0, *COUNTS[:-1])).cumsum(0).tolist()
     ends = torch.tensor([start + count for start, count in zip(starts, COUNTS, strict=True)], dtype=torch.int32)
-    tile = module.Tile(16, 16, num_warps=4, num_stages=1)
+    tile = module.Tile(16, 64, 128, num_warps=4, num_stages=1)
     plain = module.nvfp4_grouped_gemm(x, packed, ends, tile, expert_stride)
     assert not made, "with no SM left free nothing is allocated"
     with leaving_free(free):
@@ -58,10 +59,10 @@ def test_the_gemm_takes_every_tile_once_and_gives_the_same_bits(
 
 
 def test_to_leave_all_sms_free_is_refused() -> None:
-    packed = module.repack(NvFp4Tensor.from_dense(torch.ones(1, 16, 64)))
+    packed = repack(NvFp4Tensor.from_dense(torch.ones(1, 16, 64)))
     with pytest.raises(ValueError, match="4 of 4 SMs are to be left free: none computes"), leaving_free(4):
         module.nvfp4_grouped_gemm(
-            torch.zeros(4, 64).bfloat16(), packed, torch.tensor([4]).int(), module.Tile(16, 16, 4, 1)
+            torch.zeros(4, 64).bfloat16(), packed, torch.tensor([4]).int(), module.Tile(16, 64, 64, 4, 1)
         )
 
 

@@ -23,9 +23,18 @@ KERNELS = {
     "reduce_rows", "merge_rows", "add_normalized",
     "quantize_rows", "expand_pairs", "silu_mul_quantize", "scale_pairs",
     "quantize_fp8", "gather_fp8", "silu_mul_fp8",
-    "count_pairs", "count_peers", "place_pairs", "nvfp4_grouped_gemm", "nvfp4_grouped_gemm_per_expert",
-    "nvfp4_grouped_gemm_leaving_sms",
+    "count_pairs", "count_peers", "place_pairs", "nvfp4_grouped_gemm", "nvfp4_grouped_gemm_64",
+    "nvfp4_grouped_gemm_32", "nvfp4_grouped_gemm_2", "nvfp4_grouped_gemm_per_expert", "nvfp4_grouped_gemm_leaving_sms",
+    "silu_mul_quantize_to_codes",
+    "nvfp4_scaled_gemm", "nvfp4_scaled_gemm_64", "nvfp4_scaled_gemm_32", "nvfp4_scaled_gemm_leaving_sms",
 }  # fmt: skip
+SCALED = sorted(kernel for kernel in KERNELS if kernel.startswith("nvfp4_scaled_gemm"))
+FP4_INSTRUCTION = {
+    100: r"tcgen05\.mma\.cta_group::1\.kind::mxf4nvf4\.block_scale\S*block16",
+    120: r"mma\.sync\S*kind::mxf4nvf4\.block_scale\.scale_vec::4X\.f32\.e2m1\.e2m1\.f32\.ue4m3",
+}
+
+GEMMS = sorted(kernel for kernel in KERNELS if kernel.startswith("nvfp4_grouped_gemm"))
 
 
 @functools.cache
@@ -48,9 +57,9 @@ def lines(capability: int, kernel: str, pattern: str) -> list[str]:
     return [line.strip() for line in compiled(capability)[kernel]["ptx"].splitlines() if re.search(pattern, line)]
 
 
-def resources(kernel: str) -> dict[str, int]:
-    """Of a cubin for Hopper."""
-    found: dict[str, int] | None = compiled(HOPPER)[kernel]["resources"]
+def resources(kernel: str, capability: int = HOPPER) -> dict[str, int]:
+    """Of a cubin for Hopper, or another GPU."""
+    found: dict[str, int] | None = compiled(capability)[kernel]["resources"]
     if found is None:
         pytest.skip("this triton ships no cuobjdump")
     return found
@@ -73,32 +82,47 @@ def test_every_kernel_compiles(capability: int) -> None:
 )
 def test_the_gemm_multiplies_bf16_on_the_tensor_cores_and_loads_ahead(capability: int, instruction: str) -> None:
     assert lines(capability, "nvfp4_grouped_gemm", instruction)
-    assert lines(capability, "nvfp4_grouped_gemm", r"cp\.async\.c[ag]\.shared\.global"), (
-        "x and weights are copied ahead"
-    )
+    assert lines(capability, "nvfp4_grouped_gemm", r"cp\.async\.cg\.shared\.global.*, 0x10, "), "weights, copied ahead"
+    assert lines(capability, "nvfp4_grouped_gemm", r"cp\.async\.bulk\.tensor"), "x"
     assert not lines(capability, "nvfp4_grouped_gemm", r"(ld|st)\.local")
 
 
-def test_the_gemm_on_hopper_expands_weights_in_registers() -> None:
-    """wgmma's first operand in braces is a register list: the expanded weights never pass through shared memory."""
-    for line in lines(HOPPER, "nvfp4_grouped_gemm", r"wgmma\.mma_async"):
-        accumulators, rest = line.split("}", 1)
-        assert re.match(r", \{%r\d+,", rest), line
-        assert accumulators.count("%r") == 64
+@pytest.mark.parametrize("kernel", GEMMS)
+def test_the_gemm_on_hopper_expands_weights_in_registers(kernel: str) -> None:
+    """No weight passes through shared memory on its way from the load to wgmma: 16 bytes are read, 32 products made."""
+    ptx: str = compiled(HOPPER)[kernel]["ptx"]
+    loop = ptx[ptx.index("fma.rn.bf16x2") : ptx.rindex("wgmma.mma_async")]
+    assert not re.search(r"st\.shared|stmatrix|ldmatrix|shfl", loop)
+    products = set(re.findall(r"fma\.rn\.bf16x2 (%r\d+),", ptx))
+    operands = re.findall(r"wgmma\.mma_async\S* \{[^}]*\}, \{([^}]*)\}", ptx)
+    assert operands
+    copied = dict(re.findall(r"mov\.b32 (%r\d+), (%r\d+);", ptx))
+    assert {copied.get(register, register) for operand in operands for register in operand.split(",")} == products
+    codes = lines(HOPPER, kernel, r"ld\.shared\.v4\.b32")
+    assert len(products) <= 16 * len(codes), "of 16 bytes come 32 values, 16 registers"
 
 
-def test_no_global_load_of_the_gemms_loop_waits_in_registers() -> None:
-    """Codes, scales and x come by cp.async; the few plain loads are the ends and the tensor scale."""
-    plain = lines(HOPPER, "nvfp4_grouped_gemm", r"ld\.global")
+@pytest.mark.parametrize("kernel", GEMMS)
+def test_no_wgmma_runs_on_into_a_step_that_overwrites_its_weights(kernel: str) -> None:
+    ptx: str = compiled(HOPPER)[kernel]["ptx"]
+    waits = re.findall(r"wgmma\.wait_group\.sync\.aligned (\d+)", ptx)
+    assert waits
+    assert set(waits) == {"0"}
+    waited = ptx.index("wgmma.wait_group", ptx.rindex("wgmma.mma_async"))
+    assert "bra" not in ptx[ptx.rindex("wgmma.mma_async") : waited], "in the step that began it"
+
+
+@pytest.mark.parametrize("kernel", GEMMS)
+def test_no_global_load_of_the_gemms_loop_waits_in_registers(kernel: str) -> None:
+    """Codes, scales and x are copied to shared memory; the few plain loads are the ends and the tensor scale."""
+    plain = lines(HOPPER, kernel, r"ld\.global")
     assert not [line for line in plain if re.search(r"\.(b8|u8|v4|v2|b16|u16)", line)], plain
 
 
 @pytest.mark.parametrize(
     "kernel",
     [
-        "nvfp4_grouped_gemm",
-        "nvfp4_grouped_gemm_per_expert",
-        "nvfp4_grouped_gemm_leaving_sms",
+        *GEMMS,
         "spread_pairs",
         "paced_link",
         "merge_rows",
@@ -146,6 +170,25 @@ def test_the_link_publishes_with_release_waits_with_acquire_and_spins_on_the_glo
     assert sum("ld.global.gpu.acquire.b64" in body for body in inner) == 1, "the flag is read anew at every turn"
     assert sum("%globaltimer" in body for body in inner) == 1, "the clock is read anew at every turn"
     assert lines(capability, "paced_link", r"ld\.volatile\.global"), "the deadline is not from an old cache line"
+
+
+@pytest.mark.parametrize("capability", FP4_INSTRUCTION)
+@pytest.mark.parametrize("kernel", SCALED)
+def test_fp4_tensor_cores_multiply_codes_under_e4m3_scales(kernel: str, capability: int) -> None:
+    """Nothing is expanded on the way, and all that the loop reads is copied ahead."""
+    assert lines(capability, kernel, FP4_INSTRUCTION[capability])
+    assert not lines(capability, kernel, r"mma\S*(\.bf16|kind::f16)")
+    assert lines(capability, kernel, r"cp\.async\.c[ag]\.shared\.global")
+    plain = lines(capability, kernel, r"ld\.global")
+    assert all(".b32" in line for line in plain), f"ends, rows' places and the tensor scale alone: {plain}"
+    found = resources(kernel, capability)
+    assert (found["STACK"], found["LOCAL"]) == (0, 0), "spills"
+
+
+@pytest.mark.parametrize("kernel", SCALED)
+def test_without_fp4_tensor_cores_both_operands_are_expanded(kernel: str) -> None:
+    assert lines(HOPPER, kernel, r"wgmma\.mma_async\S*\.f32\.bf16\.bf16")
+    assert not lines(HOPPER, kernel, "mxf4")
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)

@@ -123,6 +123,23 @@ def test_sort_pairs_gives_the_same_bits(
     assert tokens < 50 or used * top_k > SLOTS, "the largest case must need several programs"
 
 
+@pytest.mark.parametrize("layout", get_args(WorstCaseLayout))
+@pytest.mark.parametrize("most_counts", [4, 8, 12])
+def test_sort_pairs_in_fewer_programs_than_chunks_gives_the_same_bits(
+    most_counts: int, layout: WorstCaseLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from moe_impl.kernels import sort_pairs
+
+    plan = planned(200, 16, 4, 4)
+    monkeypatch.setattr(sort_pairs, "MOST_COUNTS", most_counts)  # by 4 experts: 1, 2 and 3 programs
+    found, plain = sort_pairs.sort_pairs(plan, 4, layout), rows.plan_pairs(plan, 4, layout)
+    assert int(plan.num_rows) * 4 > 3 * sort_pairs.SLOTS
+    assert torch.equal(found.ends_L, plain.ends_L)
+    for start, end in zip(plain.starts.tolist(), plain.ends_L.tolist(), strict=True):
+        assert torch.equal(found.row_P[start:end], plain.row_P[start:end])
+    assert torch.equal(found.pair_MK[: int(plan.num_rows)], plain.pair_MK[: int(plan.num_rows)])
+
+
 @pytest.mark.parametrize("width", [64, 80])
 @pytest.mark.parametrize("count", [0, 1, 100])
 def test_move_rows_copies_the_counted_rows_and_no_other(count: int, width: int) -> None:

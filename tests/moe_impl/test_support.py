@@ -8,9 +8,18 @@ from synthetic import CPU, H100
 
 from moe_impl import costs
 from moe_impl.links import COLLECTIVE, HOST_LINK, LOCAL, PACED_PRESETS
-from moe_impl.options import ChosenRank, Link, Machine, SkewedRouting, SplitPolicy, Variant, Workload
+from moe_impl.options import OWN_WEIGHTS, ChosenRank, Link, Machine, SkewedRouting, SplitPolicy, Variant, Workload
 from moe_impl.shapes import PRESETS, ModelShape
-from moe_impl.support import MEMORY_SHARE, TBO_OFF, impossible_reason, labels, limits, unsupported_reason
+from moe_impl.support import (
+    MEMORY_SHARE,
+    TBO_OFF,
+    choices,
+    has_fp4,
+    impossible_reason,
+    labels,
+    limits,
+    unsupported_reason,
+)
 
 PACED = PACED_PRESETS["h800-nvlink-ep8"]
 DEEPSEEK = Workload(PRESETS["deepseek-v3"], ep_size=8, layers=2, tokens=1024, precision="nvfp4-w4a16")
@@ -21,6 +30,7 @@ SMALL = replace(DEEPSEEK, model=ModelShape(64, 64, 8, 2))
 W4A4 = Workload(SMALL.model, ep_size=8, layers=2, tokens=1024, precision="nvfp4")
 WIDE = replace(DEEPSEEK, model=ModelShape(8256, 64, 8, 2))
 TORCH, TRITON = Variant("torch"), Variant("triton")
+HUMMING, AUTO = Variant("humming"), Variant("auto")
 GRAPH = Variant("triton", launch="graph")
 CX7 = PACED_PRESETS["hopper-cx7-ep16"]
 FP8_ONLY = replace(PACED, times=(*PACED.times[:1], replace(PACED.times[1], dtype="fp8")))
@@ -28,6 +38,7 @@ A100 = replace(H100, name="NVIDIA A100", capability=(8, 0), sm_count=108)
 T4 = replace(H100, name="Tesla T4", capability=(7, 5), sm_count=40)
 B200 = replace(H100, name="NVIDIA B200", capability=(10, 0), sm_count=148)
 NO_TRITON = replace(H100, triton_version=None)
+WITH_HUMMING = replace(H100, humming_version="0.1.19")
 TINY = replace(H100, memory_bytes=2**30)
 EIGHT = replace(H100, ranks=8)
 
@@ -79,6 +90,49 @@ TABLE = [
         "worst_case_layout per_expert needs experts triton, got torch",
     ),
     (replace(DEEPSEEK, precision="nvfp4"), PACED, replace(TRITON, worst_case_layout="per_expert"), H100, None),
+    (DEEPSEEK, PACED, HUMMING, WITH_HUMMING, None),
+    (DEEPSEEK, PACED, replace(HUMMING, receive="exact"), WITH_HUMMING, None),
+    (DEEPSEEK, PACED, replace(HUMMING, launch="graph"), WITH_HUMMING, None),
+    (DEEPSEEK, PACED, HUMMING, H100, "experts humming needs humming-kernels, which is not installed (extra peers)"),
+    (SMALL, LOCAL, HUMMING, WITH_HUMMING, "experts humming needs hidden_size to be a multiple of 128, got 64"),
+    (
+        replace(DEEPSEEK, model=ModelShape(128, 192, 8, 2)),
+        LOCAL,
+        HUMMING,
+        WITH_HUMMING,
+        "experts humming needs intermediate_size to be a multiple of 128, got 192",
+    ),
+    (
+        DEEPSEEK,
+        LOCAL,
+        HUMMING,
+        replace(CPU, humming_version="0.1.19", memory_bytes=2**40),
+        "experts humming needs a CUDA GPU",
+    ),
+    (BF16, PACED, HUMMING, WITH_HUMMING, "reads NVFP4 weights and bf16 rows; bf16 runs on experts torch"),
+    (W4A4, PACED, HUMMING, WITH_HUMMING, "reads NVFP4 weights and bf16 rows; nvfp4 runs on experts triton"),
+    (
+        DEEPSEEK,
+        PACED,
+        replace(HUMMING, reserve_sms=16),
+        WITH_HUMMING,
+        "reserve_sms 16 needs experts torch or triton, got humming",
+    ),
+    (
+        DEEPSEEK,
+        PACED,
+        replace(HUMMING, worst_case_layout="per_expert"),
+        WITH_HUMMING,
+        "worst_case_layout per_expert needs experts triton, got humming",
+    ),
+    (DEEPSEEK, PACED, AUTO, H100, None),
+    (DEEPSEEK, PACED, replace(AUTO, worst_case_layout="per_expert", reserve_sms=16), WITH_HUMMING, None),
+    (W4A4, PACED, AUTO, WITH_HUMMING, None),
+    (BF16, PACED, AUTO, H100, None),
+    (replace(SMALL, precision="bf16"), LOCAL, AUTO, CPU, None),
+    (SMALL, PACED, AUTO, CPU, "experts triton needs a CUDA GPU"),
+    (NARROW, PACED, AUTO, WITH_HUMMING, "experts triton needs hidden_size to be a multiple of 64, got 96"),
+    (BF16, PACED, replace(AUTO, worst_case_layout="per_expert"), H100, "needs experts triton, got torch"),
     (BF16, PACED, TORCH, NO_TRITON, "CUDA stages need triton, which is not installed"),
     (BF16, PACED, TORCH, T4, "bf16 needs compute capability 8.0, this GPU has 7.5"),
     (SMALL, replace(PACED, comm_sms=132), TORCH, H100, "link occupies 132 of the GPU's 132 SMs"),
@@ -261,6 +315,10 @@ def test_ranks_on_a_cpu_share_its_memory() -> None:
         (DEEPSEEK, LOCAL, TORCH, H100, ("bf16 weight traffic", "emulated (exact products)")),
         (W4A4, LOCAL, TORCH, H100, ("bf16 weight traffic", "emulated (exact products)")),
         (W4A4, LOCAL, TRITON, H100, ("emulated (exact products)",)),
+        (W4A4, LOCAL, TRITON, B200, ("native (FP4 tensor cores)",)),
+        (W4A4, LOCAL, TRITON, replace(B200, capability=(12, 0)), ("native (FP4 tensor cores)",)),
+        (W4A4, LOCAL, TORCH, B200, ("bf16 weight traffic", "emulated (exact products)")),
+        (DEEPSEEK, LOCAL, TRITON, B200, ("emulated (exact products)",)),
         (BF16, LOCAL, TORCH, H100, ()),
         (BF16, PACED, TORCH, replace(H100, name="NVIDIA H800"), ("modelled comm, measured compute",)),
         (
@@ -360,6 +418,35 @@ def test_only_native_weights_on_a_gpu_may_advise() -> None:
     assert limits(DEEPSEEK, TORCH, CPU) == ("cpu: functional check, no performance claim", "bf16 weight traffic")
 
 
+def test_auto_chooses_from_what_runs_every_variant_that_asks() -> None:
+    for variants, machine, expected in (
+        ([AUTO], WITH_HUMMING, ("triton", "humming")),
+        ([AUTO], H100, ("triton",)),
+        ([AUTO, replace(AUTO, reserve_sms=16)], WITH_HUMMING, ("triton",)),
+        ([AUTO, replace(AUTO, worst_case_layout="per_expert")], WITH_HUMMING, ("triton",)),
+    ):
+        assert choices(DEEPSEEK, PACED, variants, machine) == expected
+    assert choices(W4A4, PACED, [AUTO], WITH_HUMMING) == ("triton",)
+    assert choices(BF16, PACED, [AUTO], WITH_HUMMING) == ("torch",)
+
+
+def test_the_usual_backend_runs_what_any_of_its_precision_runs() -> None:
+    """So that there is one for all variants of a case, each of which has some."""
+    for workload, link, variant, machine, _ in TABLE:
+        usual, *others = OWN_WEIGHTS[workload.precision]
+        for name in others:
+            if unsupported_reason(workload, link, replace(variant, experts=name), machine) is None:
+                assert unsupported_reason(workload, link, replace(variant, experts=usual), machine) is None
+
+
+def test_auto_needs_room_for_each_layout_it_may_choose() -> None:
+    """All are tried before one stays."""
+    drawn = costs.weight_bytes(DEEPSEEK, "triton") // 2
+    assert costs.weight_bytes(DEEPSEEK, "auto") == 3 * drawn
+    assert costs.weight_bytes(W4A4, "auto") == costs.weight_bytes(W4A4, "triton")
+    assert costs.weight_bytes(BF16, "auto") == costs.weight_bytes(BF16, "torch")
+
+
 def test_what_some_machine_can_run_is_not_impossible() -> None:
     huge = replace(BF16, tokens=2**20, layers=60)
     wide = replace(BF16, model=WIDE.model)
@@ -371,3 +458,10 @@ def test_what_some_machine_can_run_is_not_impossible() -> None:
 def test_what_no_machine_can_run_is_refused_with_the_reason_of_any() -> None:
     assert impossible_reason(BF16, PACED, TRITON) == unsupported_reason(BF16, PACED, TRITON, H100) is not None
     assert impossible_reason(BF16, CX7, TORCH) == "link counts (token, node) rows: ep_size must be 16 or 32, got 8"
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((10, 0), True), ((10, 3), True), ((12, 1), True), ((9, 0), False), (None, False)]
+)
+def test_which_gpus_multiply_codes(capability: tuple[int, int] | None, expected: bool) -> None:
+    assert has_fp4(capability) is expected

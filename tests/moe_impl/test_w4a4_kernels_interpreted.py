@@ -149,6 +149,20 @@ def test_h_of_a_layout_with_room_for_every_expert() -> None:
     assert torch.equal(found[used], packed)
 
 
+@pytest.mark.parametrize("stride", [None, 30])
+def test_h_as_fp4_tensor_cores_read_it_decodes_to_h_expanded(stride: int | None) -> None:
+    from moe_impl.kernels.silu_mul_quantize import silu_mul_quantize
+
+    gate_up, scale = 3 * normal(60, 2 * 48).bfloat16(), torch.tensor(0.02)
+    ends = torch.tensor([20, 51] if stride else [20, 41], dtype=torch.int32)
+    used = torch.cat((torch.arange(20), torch.arange(30, 51))) if stride else torch.arange(41)
+    codes, h = (silu_mul_quantize(gate_up, ends, scale, None, stride, expanded) for expanded in (False, True))
+    assert codes.shape == (60, stored_row_bytes("nvfp4", 48))
+    assert torch.equal(nvfp4_rows.expand_rows(codes[used], 48).view(torch.int16), h[used].view(torch.int16))
+    past = torch.ones(60, dtype=torch.bool).index_fill(0, used, False)
+    assert (codes[past] == 255).all(), "as they came"
+
+
 def test_each_experts_outputs_get_its_scale_and_the_rest_stays() -> None:
     from moe_impl.kernels.scale_pairs import scale_pairs
 

@@ -118,15 +118,19 @@ def test_nothing_saturates() -> None:
 
 @interpreted.WHERE
 @NUMPY
+@pytest.mark.parametrize("fp4", [False, True])
 @pytest.mark.parametrize(("dispatch", "layout"), [("nvfp4", "packed"), ("bf16", "per_expert")])
 def test_the_triton_backend_gives_one_answer_in_all_roles(
-    dispatch: PayloadDtype, layout: str, monkeypatch: pytest.MonkeyPatch
+    dispatch: PayloadDtype, layout: str, fp4: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """``fp4``: the backend of GPUs with FP4 tensor cores, whose products are expanded here."""
+    from moe_impl.experts import triton_fp4
     from moe_impl.transport.cuda_rows import LocalCuda
 
     monkeypatch.setattr(layer, "row_ops", lambda device, of=layer.row_ops: of(torch.device("cuda")))
     work = replace(w4a4(dispatch, tokens=7, shared_experts=1), layers=1)
-    built = Built(work, experts=backend("triton", "nvfp4", 1.5), over=LocalCuda())
+    built = Built(work, experts=backend("triton", "nvfp4", 1.5, (10, 0) if fp4 else None), over=LocalCuda())
+    assert isinstance(built.experts, triton_fp4.TritonFp4Experts) == fp4
     variant = Variant("triton", worst_case_layout=layout)  # type: ignore[arg-type]
     final, traces = built.run(variant).traced()
     assert all(error.within(TOLERANCE["nvfp4"]) for error in built.errors(traces))

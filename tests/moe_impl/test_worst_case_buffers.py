@@ -144,10 +144,11 @@ def test_silu_mul_gives_the_packed_bits_where_each_expert_has_its_room() -> None
 @interpreted.WHERE
 @pytest.mark.parametrize("block_m", [16, 32])
 def test_the_gemm_gives_the_packed_bits_where_each_expert_has_its_room(block_m: int) -> None:
-    from moe_impl.kernels.nvfp4_grouped_gemm import Tile, nvfp4_grouped_gemm, repack
+    from moe_impl.kernels.nvfp4_fragments import repack
+    from moe_impl.kernels.nvfp4_grouped_gemm import Tile, nvfp4_grouped_gemm
 
     weights = repack(NvFp4Tensor.from_dense(normal(5, 48, 128, seed=3)))
-    x, tile = normal(sum(COUNTS), 128, seed=4).bfloat16(), Tile(block_m, 16, num_warps=4, num_stages=1)
+    x, tile = normal(sum(COUNTS), 128, seed=4).bfloat16(), Tile(block_m, 64, 64, num_warps=4, num_stages=1)
     packed, apart, roomy = spread(x)
     expected = nvfp4_grouped_gemm(x, weights, packed, tile)
     found = nvfp4_grouped_gemm(roomy, weights, apart, tile, ROOM)

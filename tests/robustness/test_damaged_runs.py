@@ -16,6 +16,7 @@ from in_process import bench, no_accident, refused
 from bench import results
 from bench.quick_record import QuickReader
 from bench.results import to_record
+from bench.strict_json import distinct_keys
 from moe_impl import attention_shapes, options, shapes
 
 CONFIG = """\
@@ -90,6 +91,15 @@ def test_the_quick_reader_takes_no_line_that_the_strict_one_refuses(damaged: tup
     quick = QuickReader().read(line.encode())
     if quick is not None:
         assert repr(results.from_record(json.loads(line))) == repr(quick)
+
+
+@given(data=damage.damaged_bytes(WHOLE))
+def test_nor_one_with_damaged_bytes(data: bytes) -> None:
+    reader = QuickReader()
+    for line in data.split(b"\n"):
+        quick = reader.read(line)
+        if quick is not None:
+            assert repr(results.from_record(json.loads(line, object_pairs_hook=distinct_keys))) == repr(quick)
 
 
 @pytest.mark.parametrize("value", [-1, -0.5, math.nan, math.inf, -math.inf, 1e308, 10**300])

@@ -6,13 +6,12 @@ import random
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import effort
 import pytest
 from small_sweep import SWEEP_FILE, Script
+from waiting import wait_for
 
 from bench.results import from_record
 from bench.run_folder import RunFolder
@@ -127,13 +126,6 @@ def test_a_worker_does_not_outlive_a_sweep_that_was_killed_and_the_folder_is_fre
     sweep.communicate()
     with run_writer.resume(tmp_path / "run", Path("sweep.yaml")):
         wait_for(lambda: not alive(pid), limit_s=5)
-
-
-def wait_for(happened: Callable[[], bool], limit_s: float = 30) -> None:
-    deadline_s = time.monotonic() + limit_s
-    while not happened():
-        assert time.monotonic() < deadline_s, "it did not happen"
-        time.sleep(0.02)
 
 
 def test_a_second_sweep_into_the_folder_is_refused_while_the_first_runs(tmp_path: Path, script: Script) -> None:
