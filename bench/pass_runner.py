@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from statistics import median
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bench import correctness, telemetry
 from bench.cases import Case
-from bench.choosing_experts import choose
+from bench.choosing_experts import Means, choose
 from bench.identity import variant_id
 from bench.measure import l2, retention
 from bench.measure.device_span import device_works
@@ -26,7 +26,7 @@ from bench.running.messages import JobCase, Phase, Step
 from bench.targets import Target
 from bench.telemetry import GpuState
 from moe_impl import support
-from moe_impl.options import Variant
+from moe_impl.options import BackendName, Variant
 from moe_impl.variant_run import VariantRun
 
 COLD = "L2 flushed before every sample"
@@ -70,12 +70,15 @@ class CaseRun:
     """By another name than its T1's id."""
     experts_choice: ExpertsChoice | None = None
     """An earlier pass's, until this one has looked."""
+    ruled_out: Mapping[BackendName, str] = field(default_factory=dict)
+    """What ``experts: auto`` may not become, and why."""
     telemetry: list[GpuState] = field(default_factory=list)
 
     @classmethod
     def of(cls, context: PassContext, job_case: JobCase) -> "CaseRun":
         settled = {m.variant_id: m for m in job_case.settled}
-        return cls(context, job_case.case, settled, experts_choice=job_case.experts_choice)
+        choice, ruled_out = job_case.experts_choice, job_case.ruled_out
+        return cls(context, job_case.case, settled, experts_choice=choice, ruled_out=ruled_out)
 
     def trial(self) -> Trial:
         """Run everything that is not settled.
@@ -130,9 +133,11 @@ class CaseRun:
         self._announce(phase, None if variant is None else variant_id(variant))
         self.context.progress.clear()
 
-    def _announce(self, phase: Phase, current: str | None, detail: str = "") -> None:
+    def _announce(
+        self, phase: Phase, current: str | None, detail: str = "", candidate: BackendName | None = None
+    ) -> None:
         self.phase, self.current = phase, current
-        self.context.tell(Step(self.case.case_id, phase, current, detail))
+        self.context.tell(Step(self.case.case_id, phase, current, detail, candidate))
 
     def _choose_experts(self, target: Target) -> None:
         """One backend for every variant of the case that says ``experts: auto``, in all passes."""
@@ -141,11 +146,17 @@ class CaseRun:
             self.experts_choice = None
             return
         context = self.context
-        self._begin("check", asking[0])
-        progress = context.progress.of(self.case.variants.index(asking[0]))
-        self.experts_choice = choose(
-            target, asking, context.machine, context.timer, context.peers, progress, self.experts_choice
+        self._begin("choose experts")
+        means = Means(
+            context.machine,
+            context.timer,
+            context.peers,
+            context.progress.of(self.case.variants.index(asking[0])),
+            self._flush() or no_flush,
+            lambda name: self._announce("choose experts", None, name, name),
+            self.ruled_out,
         )
+        self.experts_choice = choose(target, asking, means, self.experts_choice)
 
     def _check(self, target: Target, variant: Variant, progress: Callable[[int], None]) -> None:
         """Against the oracle on the run's own inputs, then against the variants it must agree with; on all ranks."""

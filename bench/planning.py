@@ -19,7 +19,7 @@ class PlannedCase:
     skipped: dict[Variant, str]
     """Variant -> why it cannot run here."""
     weight_bytes: int
-    """Expert weights of the variant that keeps most, those that run here if any does; attention's with its KV."""
+    """Expert weights of all variants, those that run here if any does; attention's with its KV."""
     buffer_bytes: int
     """Activations of the variant that needs most."""
     dispatch_bytes: int
@@ -76,7 +76,7 @@ def _planned(case: Case, measure: MeasureSettings, machine: Machine) -> PlannedC
     return PlannedCase(
         case,
         skipped,
-        weight_bytes=max(costs.weight_bytes(workload, variant.experts) for variant in shown)
+        weight_bytes=costs.weight_bytes(workload, *(variant.experts for variant in shown))
         + costs.attention_bytes(workload),
         buffer_bytes=max(costs.buffer_bytes(workload, variant) for variant in shown),
         dispatch_bytes=round(costs.transfer_bytes(workload, "dispatch", link.copies)),

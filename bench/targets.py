@@ -1,7 +1,7 @@
 """The one door to moe_impl's torch half: from a Case to callables, checks and memory figures."""
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -56,7 +56,17 @@ class Targets:
         """Inputs, weights and transport of a case."""
         self._load(case.workload)
         self._load_attention(case.workload)
-        return Target(case.workload, case.link, self.device, self._weights, self._ready, self._attention, self.rank)
+        listed = {variant.experts for variant in case.variants}
+        return Target(
+            case.workload,
+            case.link,
+            self.device,
+            self._weights,
+            self._ready,
+            self._attention,
+            self.rank,
+            lambda chosen: self._keep(listed | {chosen}),
+        )
 
     def _load(self, workload: Workload) -> None:
         key = (workload.model, workload.ep_size, workload.layers, workload.precision, workload.seed)
@@ -84,6 +94,12 @@ class Targets:
             self._attention = [draw_attention(workload, layer, self.device) for layer in range(workload.layers)]
         self._attention_key = key
 
+    def _keep(self, names: Collection[str]) -> None:
+        """Drop what other backends made of the weights."""
+        self._prepared = {key: layers for key, layers in self._prepared.items() if key[0] in names}
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def _ready(self, name: str, experts: ExpertsBackend, shared: bool) -> ReadyExperts:
         if (name, shared) not in self._prepared:
             layers = [layer.shared if shared else layer for layer in self._weights]
@@ -103,9 +119,10 @@ class Target:
         ready: Callable[[str, ExpertsBackend, bool], ReadyExperts],
         attention: list[AttentionLayer],
         rank: int | None,
+        keep_weights: Callable[[BackendName], None],
     ) -> None:
         self.workload, self.link, self.device = workload, link, device
-        self._weights, self._ready = weights, ready
+        self._weights, self._ready, self._keep_weights = weights, ready, keep_weights
         self._attention = None if workload.attention is None else AttentionStandIn(workload.attention, attention)
         self._inputs: Inputs = draw_inputs(workload, device, rank)
         self._transport: Transport = transport(link, workload, device)
@@ -115,8 +132,18 @@ class Target:
         self._chosen: BackendName | None = None
 
     def choose_experts(self, name: BackendName) -> None:
-        """What ``experts: auto`` stands for from now on."""
+        """What ``experts: auto`` stands for from now on; of others' weights those stay that a variant names."""
         self._chosen = name
+        self._keep_weights(name)
+
+    def synchronize(self) -> None:
+        """Wait for the device.
+
+        Raises:
+            RuntimeError: it is lost, as after an illegal access: nothing runs in this process any more.
+        """
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def _name(self, variant: Variant) -> BackendName:
         if variant.experts != "auto":

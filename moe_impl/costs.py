@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from moe_impl.options import (
     NODE_RANKS,
-    OWN_WEIGHTS,
     Copies,
     Direction,
     Precision,
@@ -226,18 +225,17 @@ def attention_bytes(workload: Workload) -> int:
     return workload.layers * (weights + sequences * sequence)
 
 
-def weight_bytes(workload: Workload, experts: str) -> int:
-    """Expert weights resident on the device: as drawn (the oracle reads those), and in a backend's own layout.
+def weight_bytes(workload: Workload, *experts: str) -> int:
+    """Expert weights resident on the device: as drawn (the oracle reads those), and in each backend's own layout.
 
-    ``auto`` keeps one for each backend it may choose.
+    ``auto`` holds one while it is measured. It tries others beside it: what does not fit then is not chosen.
     """
     experts_here = workload.local_experts + workload.model.shared_experts
     values = workload.layers * experts_here * workload.model.expert_parameters
     drawn = values * weight_bytes_per_value(workload.precision)
     if not workload.precision.startswith("nvfp4"):
         return int(drawn)
-    layouts = len(OWN_WEIGHTS[workload.precision]) if experts == "auto" else 1
-    return int(drawn + (values * BF16_BYTES if experts == "torch" else layouts * drawn))
+    return int(drawn + sum(values * BF16_BYTES if name == "torch" else drawn for name in set(experts)))
 
 
 def buffer_bytes(workload: Workload, variant: Variant) -> int:

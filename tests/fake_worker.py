@@ -2,8 +2,9 @@
 
 The file holds {"log": PATH, "rules": [RULE, ...], "gpu": true for an H100}; the log gets one line for every started
 worker. A rule says what to ``do`` and ``at`` which moment (start, ready, build, check, measure, leave; on an H100 in
-the last pass cross-check, too), and may name the worker (counted from 0), pass, tokens and role it is for (null: when
-no variant is under way). Made-up Trials come from synthetic.
+the last pass cross-check, too; choose experts where a variant says ``experts: auto``), and may name the worker (counted
+from 0), pass, tokens, role (null: when no variant is under way) and candidate that it is for. Made-up Trials come from
+synthetic.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from synthetic import CPU, H100, Builder
 
 from bench.errors import Exit
 from bench.identity import variant_id
-from bench.results import to_record
+from bench.results import ExpertsChoice, to_record
 from bench.running.leaving import leave_with_supervisor
 from bench.running.messages import (
     EXIT_AFTER_FAILURE,
@@ -34,6 +35,7 @@ from bench.running.messages import (
     load_job,
 )
 from bench.running.progress_file import ProgressFile
+from moe_impl.options import OWN_WEIGHTS
 
 
 class FakeWorker:
@@ -74,6 +76,7 @@ class FakeWorker:
         self.tell(Step(case.case_id, "build"))
         self.progress.clear()
         self.misbehave("build", one)
+        choice = self.choose_experts(one) if any(v.experts == "auto" for v in case.variants) else None
         running = [(i, v) for i, v in enumerate(case.variants) if variant_id(v) not in settled]
         for index, variant in running:
             self.tell(Step(case.case_id, "check", variant_id(variant)))
@@ -88,12 +91,21 @@ class FakeWorker:
         made = Builder(machine=self.machine, pairs=2, passes=self.job.pass_index + 1)
         trial = made.trials([replace(case, variants=tuple(v for _, v in running))])[-1]
         outcomes = settled | {m.variant_id: m for m in trial.measurements}
-        whole = replace(trial, measurements=tuple(outcomes[variant_id(v)] for v in case.variants))
+        measured = tuple(outcomes[variant_id(v)] for v in case.variants)
+        whole = replace(trial, measurements=measured, experts_choice=choice)
         self.tell(Finished(to_record(whole)))
 
     @property
     def last_pass(self) -> int:
         return self.job.measure.passes - 1
+
+    def choose_experts(self, one: JobCase) -> ExpertsChoice:
+        """The first that it may try."""
+        candidates = [name for name in OWN_WEIGHTS[one.case.workload.precision] if name not in one.ruled_out]
+        for name in candidates:
+            self.tell(Step(one.case.case_id, "choose experts", None, name, name))
+            self.misbehave("choose experts", one, candidate=name)
+        return ExpertsChoice(candidates[0], out=one.ruled_out)
 
     def cross_check(self, one: JobCase, running: list[tuple[int, Any]]) -> None:
         """Every variant, and then what no variant is to blame for."""
@@ -105,8 +117,8 @@ class FakeWorker:
         self.progress.clear()
         self.misbehave("cross-check", one)
 
-    def misbehave(self, at: str, one: JobCase | None = None, variant: Any = None) -> None:
-        now = {"at": at, "worker": self.number, "pass": self.job.pass_index}
+    def misbehave(self, at: str, one: JobCase | None = None, variant: Any = None, candidate: str | None = None) -> None:
+        now = {"at": at, "worker": self.number, "pass": self.job.pass_index, "candidate": candidate}
         if one is not None:
             now["tokens"] = one.case.workload.tokens
         if variant is not None:

@@ -47,7 +47,7 @@ class Fake(TorchExperts):
 def install(fakes: dict[str, What], replace: Callable[[object, str, object], None] = setattr) -> None:
     """All that are named may be chosen, and run as the fakes."""
 
-    def backend(name: BackendName, precision: Precision, pairs_per_token: float) -> Fake:
+    def backend(name: BackendName, precision: Precision, pairs_per_token: float, capability: object = None) -> Fake:
         return Fake(fakes[name])
 
     replace(targets, "backend", backend)

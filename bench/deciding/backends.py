@@ -20,11 +20,19 @@ class GemmTime:
     variant: Variant
     seconds: float
     speedup: tuple[float, float, float] | None
-    """(median, lowest, highest) over passes of the first backend's time over this one's; None where none has both."""
+    """(median, lowest, highest) over passes of the reference's time over this one's; None where no pass has both."""
     roofline: float | None
     """Least time at the measured ceilings, weights in the precision's own bytes, over ``seconds``."""
     relative_error: float
     """The largest of its outputs against the oracle's."""
+
+    @property
+    def spread(self) -> float:
+        """How far the speed-ups of two passes are apart, of their median; 0 without one."""
+        if self.speedup is None:
+            return 0.0
+        middle, lowest, highest = self.speedup
+        return (highest - lowest) / middle
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,8 @@ class Backends:
     link: Link
     setting: Variant
     """What they have in common: T1 on experts ``auto``."""
+    reference: Variant
+    """That whose time the speed-ups compare with: of all token counts the same, also where it was not timed."""
     times: tuple[GemmTime, ...]
     """As the sweep file lists them."""
 
@@ -46,17 +56,40 @@ def backends(cases: Iterable[Sequence[Trial]], ceilings: Mapping[str, float | No
         cases: the Trials of each.
         ceilings: environment.json's (bench.deciding.stage_rates).
     """
-    found = []
-    for passes in cases:
-        alike: dict[Variant, list[Variant]] = {}
-        for variant in join.variants_of(passes):
-            if variant.role == "T1" and any(m.stages for m in join.timed(passes, variant).values()):
-                alike.setdefault(replace(variant, experts="auto"), []).append(variant)
-        for setting, variants in alike.items():
-            if len(variants) > 1:
-                times = tuple(_time(passes, variant, variants[0], ceilings) for variant in variants)
-                found.append(Backends(passes[0].workload, passes[0].link, setting, times))
-    return tuple(found)
+    compared = [(passes, setting, timed) for passes in cases for setting, timed in _alike(passes) if len(timed) > 1]
+    references: dict[join.Series, Variant] = {}
+    for passes, setting, timed in compared:
+        series = _series(passes, setting)
+        known = references.get(series, timed[0])
+        references[series] = next(one for one in join.variants_of(passes) if one in (known, timed[0]))
+    return tuple(
+        _beside(passes, setting, timed, references[_series(passes, setting)], ceilings)
+        for passes, setting, timed in compared
+    )
+
+
+def _alike(passes: Sequence[Trial]) -> Iterable[tuple[Variant, list[Variant]]]:
+    """T1s of one case that have stage times and differ in their backends alone: (what they share, they)."""
+    alike: dict[Variant, list[Variant]] = {}
+    for variant in join.variants_of(passes):
+        if variant.role == "T1" and any(m.stages for m in join.timed(passes, variant).values()):
+            alike.setdefault(replace(variant, experts="auto"), []).append(variant)
+    return alike.items()
+
+
+def _series(passes: Sequence[Trial], setting: Variant) -> join.Series:
+    return join.series_of(passes[0].workload, passes[0].link, setting)
+
+
+def _beside(
+    passes: Sequence[Trial],
+    setting: Variant,
+    timed: Sequence[Variant],
+    reference: Variant,
+    ceilings: Mapping[str, float | None],
+) -> Backends:
+    times = tuple(_time(passes, variant, reference, ceilings) for variant in timed)
+    return Backends(passes[0].workload, passes[0].link, setting, reference, times)
 
 
 def _gemms(rates: Iterable[StageRate]) -> list[StageRate]:

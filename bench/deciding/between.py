@@ -110,9 +110,10 @@ class NotCompared:
     value: str | None = None
     """Of the axis compared across, at which NEW lacks it."""
     role: Role | None = None
-    """Which of NEW's runs gave no time; None: NEW does not hold the row."""
+    """Which of NEW's runs gave no time; None: NEW does not hold the row, or what it holds is another thing."""
     status: Status | None = None
     reason: str | None = None
+    """Of ``status``, or what is another thing."""
     passes: tuple[int, ...] = ()
     """Of NEW, in which it ended so."""
 
@@ -169,6 +170,8 @@ def compare_alone(
     for at, there in found.pairs:
         if failed := _not_timed(at, there, held[there], axis):
             not_compared.append(failed)
+        elif axis is None and (chosen := _chosen_otherwise(at, base_passes[at], held[there])):
+            not_compared.append(chosen)
         elif not (base_rows[at].ran_tbo or new_rows[there].ran_tbo):
             turned_off.append(at)
         else:
@@ -257,6 +260,15 @@ def _not_timed(at: Place, there: Place, passes: Sequence[Trial], axis: Axis | No
             value = axis.value(there) if axis else None
             return NotCompared(at, value, variant.role, first.status, first.reason, alike)
     return None
+
+
+def _chosen_otherwise(at: Place, base: Sequence[Trial], new: Sequence[Trial]) -> NotCompared | None:
+    """Where ``experts: auto`` became another backend: a change would be the backend's, whose choice may be chance."""
+    if at.variant.experts != "auto":
+        return None
+    became = [sorted({t.experts_choice.experts for t in side if t.experts_choice is not None}) for side in (base, new)]
+    then, now = (" and ".join(names) for names in became)
+    return None if then == now else NotCompared(at, reason=f"experts auto is {then} in BASE, {now} in NEW")
 
 
 def _change(

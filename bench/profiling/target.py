@@ -11,10 +11,9 @@ from pathlib import Path
 import torch
 
 from bench import correctness
-from bench.choosing_experts import choose
+from bench.choosing_experts import Means, choose
 from bench.environment import check_torch, choose_device, describe
 from bench.errors import BenchError, Exit
-from bench.measure.peers import ALONE
 from bench.measure.timer import timer_for
 from bench.profiling.request import WARM_ITERATIONS, Request, load, trace_name
 from bench.targets import Target, Targets
@@ -80,9 +79,7 @@ def run(request: Request) -> None:
     device = choose_device("cuda")
     target = Targets(device).build(request.case)
     if asking := [variant for variant in request.case.variants if variant.experts == "auto"]:
-        choose(
-            target, asking, describe(device), timer_for(device), ALONE, lambda position: None, request.experts_choice
-        )
+        choose(target, asking, Means(describe(device), timer_for(device)), request.experts_choice)
     runs = [checked_run(target, variant) for variant in request.case.variants]
     for one in runs:
         warm_up(one)

@@ -185,7 +185,7 @@ def not_compared(entries: Iterable[NotCompared]) -> list[str]:
 def _why(entry: NotCompared) -> str:
     at = f" at {entry.value}" if entry.value else ""
     if entry.status is None:
-        return f"not in NEW{at}"
+        return entry.reason or f"not in NEW{at}"
     passes = words.counts(tuple(index + 1 for index in entry.passes))
     reason = " ".join((entry.reason or "no reason given").split())
     return f"{entry.role} {entry.status} in pass {passes} of NEW{at}: {reason}"

@@ -26,7 +26,8 @@ def tables(model: ReportModel) -> list[Table]:
 def _table(series: Series, rows: list[Backends]) -> Table:
     times = [time for row in rows for time in row.times]
     unit = unit_for(time.seconds for time in times)
-    first, *others = dict.fromkeys(time.variant.experts for time in times)
+    first = rows[0].reference.experts
+    others = [name for name in dict.fromkeys(time.variant.experts for time in times) if name != first]
     headers = ["tokens", f"{first} {unit.name}", f"{first} of roofline"]
     for name in others:
         headers += [f"{name} {unit.name}", f"{first} / {name}", f"{name} of roofline"]
@@ -58,8 +59,8 @@ def _cells(row: Backends, names: list[str], unit: Unit) -> tuple[str, ...]:
 
 def _apart(times: Iterable[GemmTime]) -> list[str]:
     """How far passes are apart in a ratio; nothing to say of one pass."""
-    apart = [(time.speedup[2] - time.speedup[1]) / time.speedup[0] for time in times if time.speedup]
-    return [f"The ratios of two passes differ by up to {words.percent(max(apart))}."] if any(apart) else []
+    apart = max(time.spread for time in times)
+    return [f"The ratios of two passes differ by up to {words.percent(apart)}."] if apart else []
 
 
 def _errors(times: Iterable[GemmTime]) -> str:

@@ -212,7 +212,10 @@ def _backends(found: Backends) -> dict[str, Any]:
     return {
         "workload": asdict(found.workload),
         "link": asdict(found.link),
-        "gemms": [{**asdict(time), "variant_id": variant_id(time.variant)} for time in found.times],
+        "reference_id": variant_id(found.reference),
+        "gemms": [
+            {**asdict(time), "spread": time.spread, "variant_id": variant_id(time.variant)} for time in found.times
+        ],
     }
 
 

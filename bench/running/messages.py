@@ -7,7 +7,7 @@ dead or stuck worker still tells where it was, at no cost to the timing.
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter
@@ -15,9 +15,9 @@ from pydantic import ConfigDict, TypeAdapter
 from bench.cases import Case
 from bench.measure.settings import MeasureSettings
 from bench.results import ExpertsChoice, Measurement
-from moe_impl.options import Machine
+from moe_impl.options import BackendName, Machine
 
-Phase = Literal["build", "check", "self-check", "warm-up", "measure", "stages", "cross-check"]
+Phase = Literal["build", "self-check", "choose experts", "check", "warm-up", "measure", "stages", "cross-check"]
 
 PROGRESS = struct.Struct("<qq")
 """(variant's index in its case, position of the op in its schedule), -1 for none."""
@@ -34,6 +34,8 @@ class JobCase:
     settled: tuple[Measurement, ...] = ()
     experts_choice: ExpertsChoice | None = None
     """What an earlier pass made of ``experts: auto``; None: this one chooses, if it is asked."""
+    ruled_out: dict[BackendName, str] = field(default_factory=dict)
+    """Backends that it may not become, for they ended a worker, and how."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class Step:
     phase: Phase
     variant_id: str | None = None
     detail: str = ""
+    candidate: BackendName | None = None
+    """What ``experts: auto`` tries now."""
     kind: Literal["step"] = "step"
 
 

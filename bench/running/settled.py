@@ -9,7 +9,7 @@ from bench.errors import BenchError
 from bench.identity import variant_id
 from bench.results import ExpertsChoice, Measurement, Status, Trial
 from bench.running.giving_up import GivingUp
-from moe_impl.options import Machine, Variant
+from moe_impl.options import BackendName, Machine, Variant
 from moe_impl.support import unsupported_reason
 
 NOTHING_TO_COMPARE = "no overlapped variant of this case can run"
@@ -68,6 +68,7 @@ class Settled:
         self._failures: dict[tuple[str, str], _Failure] = {}
         self._giving_up = GivingUp()
         self._choices: dict[str, ExpertsChoice] = {}
+        self._ruled_out: dict[str, dict[BackendName, str]] = {}
 
     def remember_choices(self, trials: Iterable[Trial]) -> None:
         """What ``experts: auto`` became, so that it stays so in later passes of the same case; the first one holds."""
@@ -78,6 +79,14 @@ class Settled:
     def choice(self, case: Case) -> ExpertsChoice | None:
         """What ``experts: auto`` became in an earlier pass."""
         return self._choices.get(case.case_id)
+
+    def rule_out(self, case: Case, name: BackendName, reason: str) -> None:
+        """What ``experts: auto`` may not become in this case: it ended a worker that tried it."""
+        self._ruled_out.setdefault(case.case_id, {})[name] = reason
+
+    def ruled_out(self, case: Case) -> dict[BackendName, str]:
+        """Such backends, and how they did it."""
+        return dict(self._ruled_out.get(case.case_id, {}))
 
     def fail(self, case: Case, culprit: str | None, status: Status, phase: str, reason: str, pass_index: int) -> None:
         """Settle ``culprit`` (a variant_id), or with None all variants of the case that are not settled yet."""
@@ -112,5 +121,5 @@ class Settled:
 
     @property
     def failures(self) -> int:
-        """How many variants failed so far."""
-        return len(self._failures)
+        """How many variants failed so far, and backends that ``experts: auto`` tried."""
+        return len(self._failures) + sum(map(len, self._ruled_out.values()))

@@ -121,7 +121,8 @@ class _Pass:
     def _run_worker(self) -> str:
         """Let one worker do what it can of what is left. Returns how it ended."""
         jobs = tuple(
-            JobCase(case, self.settled.of(case, self.index), self.settled.choice(case)) for case in self.left.values()
+            JobCase(case, self.settled.of(case, self.index), self.settled.choice(case), self.settled.ruled_out(case))
+            for case in self.left.values()
         )
         machine, measure = self.sweep.machine, self.sweep.measure
         measure = replace(measure, cross_check=measure.cross_check and self.unchecked is None)
@@ -191,8 +192,14 @@ class _Pass:
         """The culprit keeps ``status`` for this and later passes; without a culprit, all of the case that is left.
 
         Everything was timed before the cross-check: what fails there costs no result, the case runs again without it.
+        So it does without a backend that ``experts: auto`` tried when the worker ended.
         """
         case = self.left[place.case_id]
+        if place.phase == "choose experts" and watch.step is not None and watch.step.candidate is not None:
+            reason = f"{how}, tried for experts auto"
+            reason = reason if speaker is None else speaker.with_last_words(reason)
+            self.settled.rule_out(case, watch.step.candidate, reason)
+            return
         culprit = watch.variant(case, place.variant_id)
         reason = f"{how}, {watch.where(case, place.phase, culprit)}"
         if speaker is not None:

@@ -97,6 +97,28 @@ def test_without_measured_ceilings_there_is_no_roofline() -> None:
         assert {time.roofline for time in one.times} == {None}
 
 
+def test_all_token_counts_are_compared_with_one_backend_also_where_it_was_not_timed() -> None:
+    """Else a row would hold another ratio than its column says."""
+
+    def out_of_memory(m: Measurement) -> Measurement:
+        return synthetic.failed(m, Status.OOM, "no room") if m.variant.experts == "torch" else m
+
+    large = [
+        replace(trial, measurements=tuple(map(out_of_memory, trial.measurements)))
+        if trial.workload.tokens == 1024
+        else trial
+        for trial in trials(*T1)
+    ]
+    few, many = backends(by_case(large).values(), CEILINGS)
+    assert {one.reference.experts for one in (few, many)} == {"torch"}
+    assert [time.speedup for time in many.times] == [None, None]
+    assert [time.spread for time in many.times] == [0.0, 0.0]
+    (table,) = rendered.tables(report.build(synthetic.StubRun(large)))
+    assert table.headers[4] == "torch / triton"
+    assert [row[4] for row in table.rows] == ["2.00", "n/a"]
+    assert table.rows[1][1] == "n/a"
+
+
 @pytest.fixture(scope="module")
 def model() -> ReportModel:
     return report.build(synthetic.StubRun(trials(*T1)))

@@ -1,5 +1,6 @@
 """Run against run: Welch, margins, false discoveries, pairing and gates, from Trials with known truths."""
 
+import itertools
 import math
 import os
 import random
@@ -19,9 +20,10 @@ from bench.deciding.gate import gate
 from bench.deciding.welch import Difference
 from bench.errors import BenchError, Exit
 from bench.measure.settings import MeasureSettings
-from bench.results import Measurement, Status, Trial
+from bench.render import against_sentences
+from bench.results import ExpertsChoice, Measurement, Status, Trial
 from moe_impl.links import COLLECTIVE
-from moe_impl.options import ExpertsName, Precision, Variant, Workload, default_experts
+from moe_impl.options import BackendName, ExpertsName, Precision, Variant, Workload, default_experts
 from moe_impl.support import TBO_OFF
 
 MEASURE = MeasureSettings()
@@ -349,6 +351,37 @@ def test_what_ends_once_without_a_time_in_new_is_not_comparable(role: str, statu
     (entry,) = found.not_compared
     assert (entry.role, entry.status, entry.reason, entry.passes) == (role, status, "boom", (1, 2))
     assert gate(found, alike=True, absolute=False) is Exit.NOT_COMPARABLE
+
+
+def _auto(found: list[Trial], *became: BackendName) -> list[Trial]:
+    """Trials of ``experts: auto``, which became these, pass by pass."""
+    choices = itertools.cycle(became)
+    return [
+        replace(
+            trial,
+            measurements=tuple(replace(m, variant=replace(m.variant, experts="auto")) for m in trial.measurements),
+            experts_choice=ExpertsChoice(next(choices)),
+        )
+        for trial in found
+    ]
+
+
+def test_auto_that_became_another_backend_is_not_comparable() -> None:
+    """A gate must not flip where two backends are equally fast, nor call the other's time a regression of TBO."""
+    base, new = trials(), trials(seed=2, change=slower(1.2, "T2o"))
+    found = compared(_auto(base, "triton"), _auto(new, "humming"))
+    assert found.changes == ()
+    assert [entry.reason for entry in found.not_compared] == ["experts auto is triton in BASE, humming in NEW"]
+    assert against_sentences.not_compared(found.not_compared)[0].endswith(
+        ": experts auto is triton in BASE, humming in NEW"
+    )
+    assert gate(found, alike=True, absolute=False) is Exit.NOT_COMPARABLE
+    same = compared(_auto(base, "triton"), _auto(new, "triton"))
+    assert gate(same, alike=True, absolute=False) is Exit.REGRESSION
+    mixed = compared(_auto(base, "triton"), _auto(new, "triton", "humming"))
+    assert [entry.reason for entry in mixed.not_compared] == [
+        "experts auto is triton in BASE, humming and triton in NEW"
+    ]
 
 
 def test_a_case_that_base_could_not_time_is_new_and_gates_nothing() -> None:

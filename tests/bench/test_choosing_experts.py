@@ -14,12 +14,15 @@ from small_sweep import small_case
 from two_backends import What, install
 
 from bench import choosing_experts
+from bench.choosing_experts import Means
 from bench.environment import describe
 from bench.measure.peers import ALONE, Peers
+from bench.measure.timer import HostTimer
+from bench.pass_context import CaseFailureError
 from bench.quick_record import QuickReader
 from bench.results import ExpertsChoice, Status, UnreadableTrialError, from_record, to_record
 from bench.running.settled import Settled
-from bench.targets import Targets
+from bench.targets import Target, Targets
 
 AUTO = small_case(experts=("auto",))
 
@@ -107,7 +110,7 @@ def test_named_backends_stand_beside_auto_as_they_are(one_pass: Pass, fakes) -> 
 
 def _choose(peers: Peers, taken_s: Mapping[str, float]) -> ExpertsChoice:
     """Where humming is asked first and this rank's calls take so long."""
-    turns_s = itertools.cycle(taken_s.values())
+    turns_s = itertools.cycle([*taken_s.values(), *reversed(taken_s.values())])
 
     class MadeUpTimer:
         name = "made up"
@@ -118,7 +121,7 @@ def _choose(peers: Peers, taken_s: Mapping[str, float]) -> ExpertsChoice:
         device_time_s = time_s
 
     target = Targets(CPU).build(AUTO)
-    return choosing_experts.choose(target, AUTO.variants, describe(CPU), MadeUpTimer(), peers, lambda position: None)
+    return choosing_experts.choose(target, AUTO.variants, Means(describe(CPU), MadeUpTimer(), peers))
 
 
 def test_ranks_choose_alike_by_the_slowest_of_them(fakes) -> None:
@@ -135,6 +138,55 @@ def test_what_another_rank_finds_wrong_is_out_on_all(fakes) -> None:
     other = FakePeers(lambda value: next(complaints, None) if value is None else value)
     found = _choose(other, {"triton": 0.2})
     assert found == ExpertsChoice("triton", {"triton": 0.2}, {"humming": "rank 1 differs"})
+
+
+def test_a_lost_device_ends_the_pass_and_the_candidate_is_told(one_pass: Pass, fakes, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """As after an illegal access: no other candidate could run in this process."""
+    fakes(triton="fast", humming="raises")
+
+    def lost(self: Target) -> None:
+        raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(Target, "synchronize", lost)
+    with pytest.raises(CaseFailureError) as ended:
+        one_pass.run(AUTO)
+    assert (ended.value.phase, ended.value.variant_id) == ("choose experts", None)
+    assert one_pass.steps[-1].candidate == "humming"
+
+
+def test_one_rank_does_not_go_on_where_others_may_wait_for_it(fakes) -> None:  # type: ignore[no-untyped-def]
+    fakes(triton="fast", humming="raises")
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        _choose(FakePeers(lambda value: value), {"triton": 0.2})
+
+
+def test_what_ended_a_process_is_not_tried_again(fakes) -> None:  # type: ignore[no-untyped-def]
+    fakes(triton="slow", humming="fast")
+    told: list[str] = []
+    means = Means(describe(CPU), HostTimer(), announce=told.append, ruled_out={"humming": "worker killed by SIGSEGV"})
+    found = choosing_experts.choose(Targets(CPU).build(AUTO), AUTO.variants, means)
+    assert (found.experts, found.out) == ("triton", {"humming": "worker killed by SIGSEGV"})
+    assert set(told) == {"triton"}
+
+
+def test_candidates_are_timed_as_the_case_is(fakes) -> None:  # type: ignore[no-untyped-def]
+    """With a cold cache where samples are to be cold, and every other turn in the opposite order."""
+    fakes(triton="fast", humming="fast")
+    told: list[str] = []
+    means = Means(describe(CPU), HostTimer(), announce=told.append, before_sample=lambda: told.append("flush"))
+    choosing_experts.choose(Targets(CPU).build(AUTO), AUTO.variants, means)
+    assert told[:2] == ["triton", "humming"], "checked"
+    turn = ["triton", "flush", "humming", "flush"]
+    back = ["humming", "flush", "triton", "flush"]
+    assert told[2:] == (turn + back) * choosing_experts.CALLS
+
+
+def test_what_the_others_prepared_is_dropped_but_for_what_a_variant_names(fakes) -> None:  # type: ignore[no-untyped-def]
+    fakes(triton="fast", humming="slow")
+    for case, kept in ((AUTO, {"triton"}), (small_case(experts=("auto", "humming")), {"triton", "humming"})):
+        targets = Targets(CPU)
+        choosing_experts.choose(targets.build(case), AUTO.variants, Means(describe(CPU), HostTimer()))
+        assert {name for name, _ in targets._prepared} == kept
 
 
 def test_the_first_choice_of_a_case_is_handed_to_later_passes(one_pass: Pass, fakes) -> None:

@@ -18,10 +18,11 @@ from bench import planning
 from bench.cases import Case
 from bench.errors import BenchError, Exit
 from bench.measure.settings import MeasureSettings
-from bench.results import Status, Trial
+from bench.results import ExpertsChoice, Status, Trial
 from bench.running import run_writer, settled, supervisor, worker_process
 from bench.running.messages import Step
 from bench.running.supervisor import Sweep, supervise
+from moe_impl.options import Machine
 
 OK, ERROR, SKIPPED = Status.OK, Status.ERROR, Status.SKIPPED
 
@@ -47,11 +48,16 @@ class Run:
         self.folder, self.script, self.heard = folder, script, Heard()
 
     def __call__(
-        self, cases: Sequence[Case], passes: int = 1, limit_s: float = 20.0, startup_limit_s: float = 20.0
+        self,
+        cases: Sequence[Case],
+        passes: int = 1,
+        limit_s: float = 20.0,
+        startup_limit_s: float = 20.0,
+        machine: Machine = CPU,
     ) -> list[Trial]:
         with run_writer.create(self.folder / "run", Path("config.yaml")) as run:
             measure = MeasureSettings(passes=passes, case_limit_s=limit_s)
-            supervise(Sweep([cases] * passes, CPU, measure, run, self.heard, FAKE_WORKER, startup_limit_s))
+            supervise(Sweep([cases] * passes, machine, measure, run, self.heard, FAKE_WORKER, startup_limit_s))
             assert run.folder.trials() == self.heard.trials, "one stored Trial a case and pass"
             return run.folder.trials()
 
@@ -233,6 +239,26 @@ def test_a_cross_check_that_ends_its_process_is_named_and_costs_no_result(
         assert m.flags[0].startswith(f"timer not checked against a profiler: {said}")
     assert [w["pass"] for w in script.workers] == [0, 1, 1]
     assert all(w["tokens"] == [16, 32, 64] for w in script.workers), "the case under way runs again, with what follows"
+
+
+@pytest.mark.parametrize(
+    ("do", "said"),
+    [
+        ("die", "worker killed by SIGKILL, tried for experts auto; it said: about to die"),
+        ("error", "made up error, tried for experts auto"),
+        ("stall", "case_limit of 0.3 s exceeded without a sign of progress in its last half, tried for experts auto"),
+    ],
+)
+def test_a_backend_that_ends_its_process_is_not_chosen_and_costs_no_variant(
+    run: Run, script: Script, do: str, said: str
+) -> None:
+    script.write({"do": do, "at": "choose experts", "candidate": "humming"}, gpu=True)
+    limit_s = 0.3 if do == "stall" else 20.0
+    trials = run([small_case(experts=("auto",))], passes=2, limit_s=limit_s, machine=H100)
+    for trial in trials:
+        assert outcomes(trial) == [("T1", OK), ("T2s", OK), ("T2o", OK)]
+        assert trial.experts_choice == ExpertsChoice("triton", out={"humming": said})
+    assert [w["pass"] for w in script.workers] == [0, 0, 1], "it is tried once"
 
 
 def test_two_workers_in_a_row_that_get_nowhere_end_the_sweep(run: Run, script: Script) -> None:
