@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -30,11 +30,15 @@ NAP_S = 0.01
 class Fake(TorchExperts):
     """Torch's experts; ``slow`` naps, ``wrong`` doubles its outputs, ``raises`` does not run."""
 
-    def __init__(self, what: What) -> None:
-        self.what = what
+    ran: ClassVar[list[BackendName]] = []
+    """Which ones' gemm2 ran since ``install``, in order."""
+
+    def __init__(self, name: BackendName, what: What) -> None:
+        self.name, self.what = name, what
 
     def gemm2(self, prepared: DenseExperts, state: UbatchState) -> None:
         super().gemm2(prepared, state)
+        self.ran.append(self.name)
         assert state.outputs_PH is not None
         if self.what == "slow":
             time.sleep(NAP_S)
@@ -48,8 +52,9 @@ def install(fakes: dict[str, What], replace: Callable[[object, str, object], Non
     """All that are named may be chosen, and run as the fakes."""
 
     def backend(name: BackendName, precision: Precision, pairs_per_token: float, capability: object = None) -> Fake:
-        return Fake(fakes[name])
+        return Fake(name, fakes[name])
 
+    Fake.ran.clear()
     replace(targets, "backend", backend)
     replace(support, "choices", lambda workload, link, variants, machine: tuple(fakes))
 
