@@ -8,11 +8,10 @@ import torch
 from no_wait import no_wait
 
 from bench.cases import Case
-from bench.choosing_experts import choose
+from bench.choosing_experts import Means, choose
 from bench.correctness import errors
 from bench.environment import describe
 from bench.measure.cuda_timer import CudaEventTimer
-from bench.measure.peers import ALONE
 from bench.targets import Target, Targets
 from moe_impl.links import LOCAL
 from moe_impl.options import Link, LinkTime, Variant, Workload
@@ -66,7 +65,7 @@ def test_a_hundred_overlapped_runs_give_the_same_bits_and_none_waits() -> None:
 def test_auto_times_both_and_takes_the_faster() -> None:
     target = _target(LOCAL)
     auto = Variant("auto")
-    choice = choose(target, [auto, auto.unsplit()], describe(CUDA), CudaEventTimer(), ALONE, _ignore)
+    choice = choose(target, [auto, auto.unsplit()], Means(describe(CUDA), CudaEventTimer()))
     assert choice.out == {}
     assert set(choice.t1_s) == {"triton", "humming"}
     assert choice.t1_s[choice.experts] == min(choice.t1_s.values())
