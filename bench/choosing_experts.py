@@ -32,7 +32,7 @@ class Means:
     """Called before each timed iteration: empties the L2 cache where samples are to be cold."""
     announce: Callable[[BackendName], None] = lambda name: None
     """Called with the candidate whose turn begins, which is to blame for what ends the process then."""
-    ruled_out: Mapping[BackendName, str] = field(default_factory=dict)
+    ruled_out: Mapping[str, str] = field(default_factory=dict)
     """Candidates that ended a process before, and how."""
 
 

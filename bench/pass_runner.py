@@ -26,7 +26,7 @@ from bench.running.messages import JobCase, Phase, Step
 from bench.targets import Target
 from bench.telemetry import GpuState
 from moe_impl import support
-from moe_impl.options import BackendName, Variant
+from moe_impl.options import Variant
 from moe_impl.variant_run import VariantRun
 
 COLD = "L2 flushed before every sample"
@@ -70,7 +70,7 @@ class CaseRun:
     """By another name than its T1's id."""
     experts_choice: ExpertsChoice | None = None
     """An earlier pass's, until this one has looked."""
-    ruled_out: Mapping[BackendName, str] = field(default_factory=dict)
+    ruled_out: Mapping[str, str] = field(default_factory=dict)
     """What ``experts: auto`` may not become, and why."""
     telemetry: list[GpuState] = field(default_factory=list)
 
@@ -133,11 +133,9 @@ class CaseRun:
         self._announce(phase, None if variant is None else variant_id(variant))
         self.context.progress.clear()
 
-    def _announce(
-        self, phase: Phase, current: str | None, detail: str = "", candidate: BackendName | None = None
-    ) -> None:
+    def _announce(self, phase: Phase, current: str | None, detail: str = "") -> None:
         self.phase, self.current = phase, current
-        self.context.tell(Step(self.case.case_id, phase, current, detail, candidate))
+        self.context.tell(Step(self.case.case_id, phase, current, detail))
 
     def _choose_experts(self, target: Target) -> None:
         """One backend for every variant of the case that says ``experts: auto``, in all passes."""
@@ -153,7 +151,7 @@ class CaseRun:
             context.peers,
             context.progress.of(self.case.variants.index(asking[0])),
             self._flush() or no_flush,
-            lambda name: self._announce("choose experts", None, name, name),
+            lambda name: self._announce("choose experts", None, name),
             self.ruled_out,
         )
         self.experts_choice = choose(target, asking, means, self.experts_choice)

@@ -13,7 +13,7 @@ from bench.results import Memory, Traffic
 from moe_impl import costs, rows
 from moe_impl.attention import AttentionLayer, AttentionStandIn, draw_attention
 from moe_impl.captured_run import CapturedRun
-from moe_impl.device_memory import fill_free_with_nan
+from moe_impl.device_memory import fill_free_with_nan, reserve
 from moe_impl.experts.base import ExpertsBackend, ReadyExperts, backend
 from moe_impl.inputs import Inputs, draw_inputs
 from moe_impl.layer import MoeStages, payload_rows, route_plain
@@ -25,8 +25,6 @@ from moe_impl.weights import LayerWeights, draw_layer
 
 Progress = Callable[[int], None]
 Result = TypeVar("Result")
-SMALL_BLOCK_BYTES, SMALL_BLOCKS = 1 << 20, 16
-"""What torch's allocator gives smaller tensors from, and more of them than a case's index tensors need."""
 SUSTAIN_SLACK = 0.05
 SUSTAIN_SLACK_S = 10e-6
 """A lone transfer may exceed the link's model by this share, and by a kernel's start, before the link counts as
@@ -322,13 +320,6 @@ class Target:
                     f"link cannot sustain the model: {direction} of {num_bytes} bytes takes {taken_s * 1e6:.0f} us, "
                     f"modelled {modelled_s * 1e6:.0f} us; give it more comm_sms or less bandwidth"
                 )
-
-
-def reserve(num_bytes: int, device: torch.device) -> None:
-    """Make the allocator keep memory for the current stream: one large block, and small ones, which are kept apart."""
-    sizes = (num_bytes, *[SMALL_BLOCK_BYTES] * SMALL_BLOCKS)
-    blocks = [torch.empty(size, dtype=torch.uint8, device=device) for size in sizes]
-    del blocks  # all at once, so that none is a part of another
 
 
 class Oracle:

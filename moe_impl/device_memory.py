@@ -6,6 +6,8 @@ import torch
 
 NAN_BYTE = 0xFF
 """Of every byte: a bf16 and an fp32 NaN, and an index of -1."""
+SMALL_BLOCK_BYTES, SMALL_BLOCKS = 1 << 20, 16
+"""What torch's allocator gives smaller tensors from, and more of them than a case's index tensors need."""
 
 
 class _Bytes:
@@ -18,6 +20,13 @@ class _Bytes:
             "data": (address, False),
             "version": 2,
         }
+
+
+def reserve(num_bytes: int, device: torch.device) -> None:
+    """Make the allocator keep memory for the current stream: one large block, and small ones, which are kept apart."""
+    sizes = (num_bytes, *[SMALL_BLOCK_BYTES] * SMALL_BLOCKS)
+    blocks = [torch.empty(size, dtype=torch.uint8, device=device) for size in sizes]
+    del blocks  # all at once, so that none is a part of another
 
 
 def fill_with_nan(address: int, size: int, device: torch.device) -> None:

@@ -103,9 +103,9 @@ class FakeWorker:
         """The first that it may try."""
         candidates = [name for name in OWN_WEIGHTS[one.case.workload.precision] if name not in one.ruled_out]
         for name in candidates:
-            self.tell(Step(one.case.case_id, "choose experts", None, name, name))
+            self.tell(Step(one.case.case_id, "choose experts", None, name))
             self.misbehave("choose experts", one, candidate=name)
-        return ExpertsChoice(candidates[0], out=one.ruled_out)
+        return ExpertsChoice(candidates[0], out={**one.ruled_out})
 
     def cross_check(self, one: JobCase, running: list[tuple[int, Any]]) -> None:
         """Every variant, and then what no variant is to blame for."""

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, TypeAdapter
 from bench.cases import Case
 from bench.measure.settings import MeasureSettings
 from bench.results import ExpertsChoice, Measurement
-from moe_impl.options import BackendName, Machine
+from moe_impl.options import Machine
 
 Phase = Literal["build", "self-check", "choose experts", "check", "warm-up", "measure", "stages", "cross-check"]
 
@@ -34,7 +34,7 @@ class JobCase:
     settled: tuple[Measurement, ...] = ()
     experts_choice: ExpertsChoice | None = None
     """What an earlier pass made of ``experts: auto``; None: this one chooses, if it is asked."""
-    ruled_out: dict[BackendName, str] = field(default_factory=dict)
+    ruled_out: dict[str, str] = field(default_factory=dict)
     """Backends that it may not become, for they ended a worker, and how."""
 
 
@@ -68,8 +68,7 @@ class Step:
     phase: Phase
     variant_id: str | None = None
     detail: str = ""
-    candidate: BackendName | None = None
-    """What ``experts: auto`` tries now."""
+    """A round, or in phase ``choose experts`` the backend that is tried."""
     kind: Literal["step"] = "step"
 
 

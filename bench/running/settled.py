@@ -9,7 +9,7 @@ from bench.errors import BenchError
 from bench.identity import variant_id
 from bench.results import ExpertsChoice, Measurement, Status, Trial
 from bench.running.giving_up import GivingUp
-from moe_impl.options import BackendName, Machine, Variant
+from moe_impl.options import Machine, Variant
 from moe_impl.support import unsupported_reason
 
 NOTHING_TO_COMPARE = "no overlapped variant of this case can run"
@@ -68,7 +68,7 @@ class Settled:
         self._failures: dict[tuple[str, str], _Failure] = {}
         self._giving_up = GivingUp()
         self._choices: dict[str, ExpertsChoice] = {}
-        self._ruled_out: dict[str, dict[BackendName, str]] = {}
+        self._ruled_out: dict[str, dict[str, str]] = {}
 
     def remember_choices(self, trials: Iterable[Trial]) -> None:
         """What ``experts: auto`` became, so that it stays so in later passes of the same case; the first one holds."""
@@ -80,11 +80,11 @@ class Settled:
         """What ``experts: auto`` became in an earlier pass."""
         return self._choices.get(case.case_id)
 
-    def rule_out(self, case: Case, name: BackendName, reason: str) -> None:
+    def rule_out(self, case: Case, name: str, reason: str) -> None:
         """What ``experts: auto`` may not become in this case: it ended a worker that tried it."""
         self._ruled_out.setdefault(case.case_id, {})[name] = reason
 
-    def ruled_out(self, case: Case) -> dict[BackendName, str]:
+    def ruled_out(self, case: Case) -> dict[str, str]:
         """Such backends, and how they did it."""
         return dict(self._ruled_out.get(case.case_id, {}))
 

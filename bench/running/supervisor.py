@@ -195,10 +195,10 @@ class _Pass:
         So it does without a backend that ``experts: auto`` tried when the worker ended.
         """
         case = self.left[place.case_id]
-        if place.phase == "choose experts" and watch.step is not None and watch.step.candidate is not None:
+        if place.phase == "choose experts" and watch.step is not None and watch.step.detail:
             reason = f"{how}, tried for experts auto"
             reason = reason if speaker is None else speaker.with_last_words(reason)
-            self.settled.rule_out(case, watch.step.candidate, reason)
+            self.settled.rule_out(case, watch.step.detail, reason)
             return
         culprit = watch.variant(case, place.variant_id)
         reason = f"{how}, {watch.where(case, place.phase, culprit)}"

@@ -155,7 +155,7 @@ def test_a_lost_device_ends_the_pass_and_the_candidate_is_told(one_pass: Pass, f
     with pytest.raises(CaseFailureError) as ended:
         one_pass.run(AUTO)
     assert (ended.value.phase, ended.value.variant_id) == ("choose experts", None)
-    assert one_pass.steps[-1].candidate == "humming"
+    assert one_pass.steps[-1].detail == "humming"
 
 
 def test_one_rank_does_not_go_on_where_others_may_wait_for_it(fakes) -> None:  # type: ignore[no-untyped-def]
