@@ -1,6 +1,7 @@
 """The one door to moe_impl's torch half: from a Case to callables, checks and memory figures."""
 
 import gc
+import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
@@ -29,6 +30,8 @@ SUSTAIN_SLACK = 0.05
 SUSTAIN_SLACK_S = 10e-6
 """A lone transfer may exceed the link's model by this share, and by a kernel's start, before the link counts as
 unsustainable."""
+SUSTAIN_ATTEMPTS = 40
+"""Transfers that may be too slow, all of them, before it does: a GPU at its power limit copies slower for a moment."""
 
 
 class LinkCannotSustainError(RuntimeError):
@@ -314,8 +317,13 @@ class Target:
         for direction, send in sends.items():
             num_bytes = int(sent.counted(self.link.copies)) * self.workload.payload_row_bytes(direction)
             modelled_s = self.link.seconds(direction, num_bytes, self.workload.payload_dtype(direction))
-            taken_s = min(time_s(send) for _ in range(5))
-            if taken_s > modelled_s * (1 + SUSTAIN_SLACK) + SUSTAIN_SLACK_S:
+            allowed_s = modelled_s * (1 + SUSTAIN_SLACK) + SUSTAIN_SLACK_S
+            taken_s = math.inf
+            for _ in range(SUSTAIN_ATTEMPTS):
+                taken_s = min(taken_s, time_s(send))
+                if taken_s <= allowed_s:
+                    break
+            else:
                 raise LinkCannotSustainError(
                     f"link cannot sustain the model: {direction} of {num_bytes} bytes takes {taken_s * 1e6:.0f} us, "
                     f"modelled {modelled_s * 1e6:.0f} us; give it more comm_sms or less bandwidth"

@@ -77,7 +77,7 @@ class CapturedRun(VariantRun):
 
     def ready(self) -> None:
         if self._plain is None:
-            self._plain = self._captured(super().__call__)
+            self._plain = self._captured(super().issue)
 
     def __call__(self, around: Around | None = None) -> Tensor:
         if around is not None:
@@ -89,9 +89,17 @@ class CapturedRun(VariantRun):
         self._progress(NO_OP)
         return self._plain()
 
+    def issue(self, around: Around | None = None) -> Tensor:
+        """Not captured, on the streams that are."""
+        torch.cuda.synchronize()
+        with torch.cuda.stream(self._stream):
+            final_TH = super().issue(around)
+        torch.cuda.synchronize()
+        return final_TH
+
     def under(self, around: Around) -> Captured[Tensor]:
         """Captured once more, inside these contexts: what they issue is replayed, what they tell the host is not."""
-        issue = super().__call__
+        issue = super().issue
         return self._captured(lambda: issue(around))
 
     def traced(self) -> tuple[Tensor, list[LayerTrace]]:
@@ -110,9 +118,6 @@ class CapturedRun(VariantRun):
     def _captured(self, issue: Callable[[], Result]) -> Captured[Result]:
         """After one eager iteration on the same streams: kernels are compiled and libraries have their workspaces."""
         if not self._warm:
-            torch.cuda.synchronize()
-            with torch.cuda.stream(self._stream):
-                super().__call__()
-            torch.cuda.synchronize()
+            self.issue()
             self._warm = True
         return Captured(issue, self._stream)

@@ -70,6 +70,10 @@ class VariantRun:
 
     def __call__(self, around: Around | None = None) -> Tensor:
         """Run all layers; returns the last layer's next x, bf16 [T, H] (one copy for a split batch, none unsplit)."""
+        return self.issue(around)
+
+    def issue(self, around: Around | None = None) -> Tensor:
+        """One iteration op by op, whatever a call does."""
         return self._final(self._run(self._stages.bodies, around))
 
     def ready(self) -> None:

@@ -17,7 +17,8 @@ from bench.errors import BenchError, Exit
 from bench.measure.timer import timer_for
 from bench.profiling.request import WARM_ITERATIONS, Request, load, trace_name
 from bench.targets import Target, Targets
-from moe_impl.annotate import annotated_op, iteration_range
+from bench.timeline.graphs import AS_ISSUED
+from moe_impl.annotate import annotate, annotated_op, iteration_range
 from moe_impl.options import Variant
 from moe_impl.variant_run import VariantRun
 
@@ -39,9 +40,12 @@ def checked_run(target: Target, variant: Variant) -> VariantRun:
 def iterate(run: VariantRun, iterations: int) -> None:
     """Annotated iterations; ends with an idle device, so that nothing leaks into what follows.
 
-    A captured run is captured here, where its ranges are seen: a reader gives each node of the graph those that its
-    launch was in (bench.timeline.graphs).
+    A captured run is captured here, where its ranges are seen, and issued once before without a graph: a reader gives
+    each node of the graph the ranges that its launch was in (bench.timeline.graphs).
     """
+    if run.captured:
+        with annotate(AS_ISSUED, "capture"):
+            run.issue()
     call = run.under(annotated_op)
     for index in range(iterations):
         with iteration_range(run.label, index):

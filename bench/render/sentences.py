@@ -148,7 +148,11 @@ def answer(section: Section, model: ReportModel) -> str:
 
 def _nothing_overlapped(model: ReportModel) -> str:
     roles = sorted({found.series.variant.role for found in model.alone})
-    return f"No verdict: {' and '.join(roles)} alone, no overlapped variant to compare with."
+    said = f"No verdict: {' and '.join(roles)} alone, no overlapped variant to compare with."
+    if not model.off_against_off:
+        return said
+    same = sum(found.verdict is Verdict.SAME for found in model.off_against_off)
+    return f"{said} Off against off: {same} of {len(model.off_against_off)} SAME."
 
 
 def alone(model: ReportModel) -> list[str]:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.timeline.attribute import COMM, COMPUTE, Attributed
 from bench.timeline.held_back import FULL, PRIORITY, QUEUE, held_back
 from bench.timeline.intervals import intersect, union
 from bench.timeline.metrics import IterationMetrics, exposed_comm
-from bench.timeline.model import UNKNOWN
+from bench.timeline.model import UNKNOWN, Work
 from bench.timeline.waiting import waiting_for_own_comm
 
 TELLING = 0.05
@@ -65,10 +66,10 @@ def _no_communication(found: Attributed, measured: Sequence[IterationMetrics]) -
 
 
 def _same_stream(found: Attributed, measured: Sequence[IterationMetrics]) -> Iterator[Cause]:
-    """What is on one stream runs one after the other."""
-    work = found.profile.work
-    compute = set(np.unique(work.stream[found.lane == COMPUTE]).tolist())
-    alone = (found.lane == COMM) & np.isin(work.stream, list(compute))
+    """What is on one stream runs one after the other. A replay's streams are the device's choice, no order of work."""
+    work, chosen = found.profile.work, ~_by_graphs(found.profile.work)
+    compute = np.unique(work.stream[chosen & (found.lane == COMPUTE)])
+    alone = chosen & (found.lane == COMM) & np.isin(work.stream, compute)
     comm = found.lane == COMM
     if not comm.any():
         return
@@ -161,13 +162,17 @@ def _no_other_work(found: Attributed, measured: Sequence[IterationMetrics]) -> I
     )
 
 
+def _by_graphs(work: Work) -> NDArray[np.bool_]:
+    """Which work was launched together with other work."""
+    launches, pieces = np.unique(work.launch_ns, return_counts=True)
+    return np.isin(work.launch_ns, launches[(pieces > 1) & (launches != UNKNOWN)])
+
+
 def _merged_graph(found: Attributed, measured: Sequence[IterationMetrics]) -> Iterator[Cause]:
     """One launch started compute and communication, and these ran one after the other."""
     work = found.profile.work
-    comm = found.lane == COMM
-    launches, pieces = np.unique(work.launch_ns[work.launch_ns != UNKNOWN], return_counts=True)
-    graphs = np.intersect1d(launches[pieces > 1], work.launch_ns[found.lane == COMPUTE])
-    replayed = comm & np.isin(work.launch_ns, graphs)
+    comm, by_graphs = found.lane == COMM, _by_graphs(work)
+    replayed = comm & np.isin(work.launch_ns, work.launch_ns[by_graphs & (found.lane == COMPUTE)])
     length = work.end_ns - work.start_ns
     share = float(length[replayed].sum() / max(1, length[comm].sum()))
     if not replayed.any() or sum(m.overlapped_ns for m in measured) >= TELLING * sum(m.comm_ns for m in measured):

@@ -1,15 +1,19 @@
 """When the host issued what a CUDA graph replays: its capture, in a profile that saw both.
 
-A replay is one launch, so the ranges around it tell the iteration and no stage; those around the captured call do. A
-trace of torch.profiler numbers the nodes of a graph in the order in which they were made, and lists the captured calls,
-which ran nothing: the n-th node is the n-th call's, by kind. What does not add up stays unknown.
+A replay is one launch, so the ranges around it tell the iteration and no stage; those around the captured call do.
+Nsight Systems numbers the nodes of a graph. A trace of torch.profiler does not, and a captured call, which runs
+nothing, has no name of a kernel in it. So the profiled program issues the same iteration once without a graph, inside
+the range AS_ISSUED: the n-th captured call is of what the n-th call there launched. Work of one name that was issued to
+one stream then runs in the order of its calls. What does not add up stays unknown.
 """
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from bench.timeline.model import UNKNOWN
 
 KERNEL, COPY, SET, REPLAY = range(4)
+AS_ISSUED = "as issued"
 
 
 def kind_of(call: str) -> int:
@@ -20,23 +24,33 @@ def kind_of(call: str) -> int:
     return UNKNOWN
 
 
-def captured_at(nodes: Mapping[int, int], calls: Iterable[tuple[int, int]]) -> dict[int, int]:
-    """Node -> when its captured call began; of a kind of which there are as many nodes as calls.
+def captured_by_name(
+    issued: Iterable[tuple[int, int, int, int]], captured: Iterable[tuple[int, int]]
+) -> dict[int, list[int]]:
+    """Name of work -> when each captured call of it began, in order; none where the calls are not those issued.
 
     Args:
-        nodes: number -> kind of every node that was replayed.
-        calls: (start, kind) of every call that launched nothing at once.
+        issued: (start of the call, kind, name of the work, stream) of every call inside AS_ISSUED.
+        captured: (start, kind) of every call that launched nothing at once.
     """
-    by_kind: dict[int, list[int]] = {}
-    for start, kind in sorted(calls):
-        by_kind.setdefault(kind, []).append(start)
-    found: dict[int, int] = {}
-    for kind in set(nodes.values()):
-        numbers = sorted(node for node, of_kind in nodes.items() if of_kind == kind)
-        starts = by_kind.get(kind, [])
-        if len(numbers) == len(starts):
-            found.update(zip(numbers, starts, strict=True))
+    before, calls = sorted(issued), sorted(call for call in captured if call[1] != UNKNOWN)
+    if [kind for _, kind, _, _ in before] != [kind for _, kind in calls]:
+        return {}
+    streams: dict[int, set[int]] = {}
+    for _, _, name, stream in before:
+        streams.setdefault(name, set()).add(stream)
+    found: dict[int, list[int]] = {}
+    for (_, _, name, _), (start, _) in zip(before, calls, strict=True):
+        if len(streams[name]) == 1:
+            found.setdefault(name, []).append(start)
     return found
+
+
+def in_capture_order(names: Sequence[int], captured: dict[int, list[int]]) -> list[int]:
+    """When the call of each piece of one replay was captured, given the pieces' names by their start."""
+    pieces = Counter(names)
+    left = {name: iter(starts) for name, starts in captured.items() if pieces[name] == len(starts)}
+    return [next(left[name]) if name in left else UNKNOWN for name in names]
 
 
 def unmatched(pieces: int) -> list[str]:

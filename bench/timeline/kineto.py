@@ -8,15 +8,15 @@ from bench.timeline import graphs
 from bench.timeline.json_stream import events
 from bench.timeline.model import LATEST_NS, UNKNOWN, Calls, Names, Profile, Ranges, Work, columns
 
-WORK = {"kernel": graphs.KERNEL, "gpu_memcpy": graphs.COPY, "gpu_memset": graphs.SET}
+WORK = {"kernel", "gpu_memcpy", "gpu_memset"}
 LAUNCHES = {"cuda_runtime", "cuda_driver"}
 RANGE = "user_annotation"
 WAITING = ("Synchronize", "cudaMemcpy ")
-GRAPH_NODE = "graph node id"
-CORRELATION, NODE = 6, 7
+STREAM, NAME, CORRELATION = 2, 4, 6
 """Places in what ``_work`` returns."""
 Launch = tuple[int, int, int, int]
 """(start, end, thread, kind of what is launched)."""
+THREAD, KIND = 2, 3
 
 
 def read(path: Path) -> Profile:
@@ -33,7 +33,6 @@ def read(path: Path) -> Profile:
     ranges: list[tuple[int, ...]] = []
     waits: list[tuple[int, ...]] = []
     launches: dict[int, Launch] = {}
-    nodes: dict[int, int] = {}  # of graphs -> kind of its work
     threads = Names()
     for number, event in enumerate(events(path)):
         category, phase = event.get("cat"), event.get("ph")
@@ -44,8 +43,6 @@ def read(path: Path) -> Profile:
         try:
             if category in WORK:
                 work.append(_work(event, names))
-                if work[-1][NODE] != UNKNOWN:
-                    nodes[work[-1][NODE]] = WORK[category]
             elif category in LAUNCHES:
                 start, end, thread = *_span(event), threads.number(f"{event['pid']}/{event['tid']}")
                 _note(launches, event, (start, end, thread, graphs.kind_of(_text(event["name"]))))
@@ -60,15 +57,26 @@ def read(path: Path) -> Profile:
             raise BenchError(f"{path}: event {number} ({category}) is damaged: {error!r}") from error
     if not work:
         raise BenchError(f"{path}: no kernel, copy or set in it: nothing ran on a GPU while it was recorded")
-    captured = graphs.captured_at(nodes, _captured_calls(work, launches)) if nodes else {}
+    work.sort()
     unknown: Launch = (UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN)
-    rows = sorted(
-        (*row[:CORRELATION], *launches.get(row[CORRELATION], unknown)[:3], captured.get(row[NODE], UNKNOWN))
-        for row in work
-    )
+    launched = [launches.get(row[CORRELATION], unknown) for row in work]
+    replays: dict[int, list[int]] = {}  # correlation id -> its work
+    for place, launch in enumerate(launched):
+        if launch[KIND] == graphs.REPLAY:
+            replays.setdefault(work[place][CORRELATION], []).append(place)
+    captured = [UNKNOWN] * len(work)
+    if replays:
+        issued = _issued(work, launched, [span[:3] for span in ranges if names.text(span[3]) == graphs.AS_ISSUED])
+        by_name = graphs.captured_by_name(issued, _captured_calls(work, launches, {launches[each] for each in replays}))
+        for places in replays.values():
+            found = graphs.in_capture_order([work[place][NAME] for place in places], by_name)
+            for place, start in zip(places, found, strict=True):
+                captured[place] = start
+    rows = [
+        (*row[:CORRELATION], *launch[:KIND], start) for row, launch, start in zip(work, launched, captured, strict=True)
+    ]
     doubts = [] if ranges else ["no range was recorded"]
-    replayed = (row for row in work if launches.get(row[CORRELATION], unknown)[3] == graphs.REPLAY)
-    doubts += graphs.unmatched(sum(row[NODE] not in captured for row in replayed))
+    doubts += graphs.unmatched(sum(captured[place] == UNKNOWN for places in replays.values() for place in places))
     if not launches:
         doubts.append("no launch was recorded, so nothing can be attributed to a range")
     return Profile(
@@ -81,10 +89,23 @@ def read(path: Path) -> Profile:
     )
 
 
-def _captured_calls(work: list[tuple[int, ...]], launches: dict[int, Launch]) -> list[tuple[int, int]]:
+def _issued(
+    work: list[tuple[int, ...]], launched: list[Launch], spans: list[tuple[int, ...]]
+) -> list[tuple[int, int, int, int]]:
+    """(start, kind, name, stream) of the work that was launched in one of the spans (start, end, thread)."""
+    return [
+        (start, kind, row[NAME], row[STREAM])
+        for row, (start, _, thread, kind) in zip(work, launched, strict=True)
+        if any(begin <= start <= end and thread == of for begin, end, of in spans)
+    ]
+
+
+def _captured_calls(
+    work: list[tuple[int, ...]], launches: dict[int, Launch], replays: set[Launch]
+) -> list[tuple[int, int]]:
     """(start, kind) of the calls that launched nothing, by the threads that replay a graph."""
     ran = {row[CORRELATION] for row in work}
-    threads = {launches[row[CORRELATION]][2] for row in work if row[NODE] != UNKNOWN and row[CORRELATION] in launches}
+    threads = {launch[THREAD] for launch in replays}
     return [
         (start, kind)
         for correlation, (start, _, thread, kind) in launches.items()
@@ -120,7 +141,7 @@ def _text(value: Any) -> str:
 
 
 def _work(event: dict[str, Any], names: Names) -> tuple[int, ...]:
-    """A row of Work, with the correlation id and the graph's node in place of the launch and of its capture."""
+    """A row of Work, with the correlation id in place of the launch and of its capture."""
     found = event["args"]
     start, end = _span(event)
     num_bytes = _whole(found.get("bytes", UNKNOWN), at_least=UNKNOWN)
@@ -132,13 +153,7 @@ def _work(event: dict[str, Any], names: Names) -> tuple[int, ...]:
         names.number(_text(event["name"])),
         num_bytes,
         _whole(found.get("correlation", UNKNOWN), at_least=UNKNOWN),
-        _node(found.get(GRAPH_NODE)),
     )
-
-
-def _node(number: Any) -> int:
-    """UNKNOWN for what is no number of a node: 0, and what another version may write."""
-    return number if isinstance(number, int) and 0 < number < LATEST_NS else UNKNOWN
 
 
 def _note(launches: dict[int, Launch], event: dict[str, Any], launch: Launch) -> None:

@@ -51,6 +51,14 @@ def test_one_stream() -> None:
     assert "stream 7" in first.evidence
 
 
+def test_streams_of_a_replay_are_no_cause() -> None:
+    """The device puts a graph's branches on streams as it likes: work of one stream waits for none of the others."""
+    planted = profile(SERIAL)
+    planted.work.stream[:] = 7
+    planted.work.launch_ns[:], planted.work.launched_ns[:] = 1 * US, 2 * US
+    assert "same stream" not in names(planted)
+
+
 def test_a_host_wait_between_launches() -> None:
     ops = [
         *SERIAL[:2],

@@ -6,7 +6,7 @@ captured in annotated ranges, replayed twice. Its branches run on other streams 
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -29,29 +29,35 @@ CAPTURE = [  # (stage, micro-batch, what is launched), in issue order; node GRAP
     ("gemm1", 1, "kernel"),
 ]
 STREAM, ORDER = {"dispatch": 21, "gemm1": 22}, (0, 3, 1, 2, 4, 5)
+ISSUED_ON = {"dispatch": 13, "gemm1": 7}
 CALL = {"kernel": "cudaLaunchKernelExC", "set": "cudaMemsetAsync"}
 CATEGORY = {"kernel": "kernel", "set": "gpu_memset"}
 EXPECTED = [(*CAPTURE[place][:2], iteration) for iteration in (0, 1) for place in ORDER]
 
 
-def events(captured: Iterable[int] = range(len(CAPTURE)), numbered: bool = True) -> list[dict[str, Any]]:
-    """A trace of torch.profiler in which these captured calls were recorded, and nodes are numbered."""
-    found = []
+def events(
+    captured: Iterable[int] = range(len(CAPTURE)),
+    issued: Iterable[int] = range(len(CAPTURE)),
+    named: Callable[[str, str], str] = "{} of {}".format,
+) -> list[dict[str, Any]]:
+    """A trace of torch.profiler in which these calls were recorded: issued without a graph, then captured."""
+    found = [annotation(f"moe_tbo/{graphs.AS_ISSUED}", 0, 290)]
+    for place in issued:
+        stage, _, kind = CAPTURE[place]
+        found.append(launch(10 * place, 2, 50 + place, CALL[kind]))
+        found.append(work(named(kind, stage), ISSUED_ON[stage], 200 + 10 * place, 5, 50 + place, CATEGORY[kind]))
     for place in captured:
         stage, ubatch, kind = CAPTURE[place]
-        found.append(annotation(f"moe_tbo/{stage} layer 0 ubatch {ubatch}", 10 * place, 5))
-        found.append(launch(10 * place + 1, 2, 100 + place, CALL[kind]))
+        found.append(annotation(f"moe_tbo/{stage} layer 0 ubatch {ubatch}", 300 + 10 * place, 5))
+        found.append(launch(300 + 10 * place + 1, 2, 100 + place, CALL[kind]))
     for iteration in (0, 1):
         at = 1000 * (iteration + 1)
         found.append(annotation(f"moe_tbo/iteration {iteration} streams x2", at, 100))
         found.append(launch(at + 1, 3, 200 + iteration, "cudaGraphLaunch"))
         for index, place in enumerate(ORDER):
             stage, _, kind = CAPTURE[place]
-            name = f"{kind} of {stage}"
-            row = work(name, STREAM[stage], at + 10 + 20 * index, 10, 200 + iteration, CATEGORY[kind])
-            if numbered:
-                row["args"]["graph node id"] = GRAPH + 2 * place + 1
-            found.append(row)
+            start = at + 10 + 20 * index
+            found.append(work(named(kind, stage), STREAM[stage], start, 10, 200 + iteration, CATEGORY[kind]))
     return found
 
 
@@ -61,41 +67,50 @@ def read_kineto(folder: Path, found: list[dict[str, Any]]) -> Profile:
 
 
 def said(found: Attributed) -> list[tuple[str, int, int]]:
-    """(stage, micro-batch, iteration) of all work; the empty stage is unknown."""
+    """(stage, micro-batch, iteration) of what was replayed; the empty stage is unknown."""
     stages = map(found.stage_names.text, found.stage.tolist())
-    return list(zip(stages, found.ubatch.tolist(), found.iteration.tolist(), strict=True))
+    every = zip(stages, found.ubatch.tolist(), found.iteration.tolist(), strict=True)
+    return [one for one in every if one[2] != UNKNOWN]
 
 
-def test_a_trace_gives_each_node_the_stage_of_its_captured_call_and_the_iteration_of_its_replay(tmp_path: Path) -> None:
+def test_a_trace_gives_each_piece_the_stage_of_its_captured_call_and_the_iteration_of_its_replay(
+    tmp_path: Path,
+) -> None:
     read = read_kineto(tmp_path, events())
     found = attribute(read)
     assert said(found) == EXPECTED
     assert read.doubts == []
-    assert set(map(found.run_names.text, found.run.tolist())) == {"streams x2"}
+    assert {found.run_names.text(run) for run in found.run.tolist()} == {"", "streams x2"}
     for metrics in iterations(found):
         assert (metrics.comm_ns, metrics.compute_ns, metrics.unknown_ns) == (20_000, 40_000, 0)
         assert metrics.starved_ns == 0, "one launch, before all of it"
         assert metrics.hand_over_gap_ns is None
 
 
-def test_with_a_captured_call_too_few_its_kind_stays_unknown(tmp_path: Path) -> None:
-    """Which of the kernels it was is not known; sets still add up."""
-    read = read_kineto(tmp_path, events(captured=(0, 1, 2, 4, 5)))
+@pytest.mark.parametrize(
+    "changed", [{"captured": (0, 1, 2, 4, 5)}, {"captured": ()}, {"issued": ()}, {"issued": (0, 1, 2, 3, 5)}]
+)
+def test_where_captured_calls_are_not_those_issued_all_is_unknown(tmp_path: Path, changed: dict[str, Any]) -> None:
+    read = read_kineto(tmp_path, events(**changed))
+    assert {stage for stage, _, _ in said(attribute(read))} == {""}
+    assert [iteration for *_, iteration in said(attribute(read))] == [0] * 6 + [1] * 6
+    assert read.doubts == graphs.unmatched(12)
+
+
+def test_a_name_on_both_streams_stays_unknown(tmp_path: Path) -> None:
+    """Which of the kernels ran first is not known then; sets are on one stream."""
+    read = read_kineto(tmp_path, events(named=lambda kind, stage: kind))
     assert [stage for stage, _, _ in said(attribute(read))] == ["", "", "gemm1", "", "gemm1", ""] * 2
     assert read.doubts == graphs.unmatched(8)
     for metrics in iterations(attribute(read)):
         assert (metrics.comm_ns, metrics.unknown_ns) == (0, 40_000)
 
 
-def test_a_trace_that_numbers_no_node_is_doubted(tmp_path: Path) -> None:
-    read = read_kineto(tmp_path, events(numbered=False))
-    assert {stage for stage, _, _ in said(attribute(read))} == {""}
-    assert [iteration for *_, iteration in said(attribute(read))] == [0] * 6 + [1] * 6
-    assert read.doubts == graphs.unmatched(12)
-
-
-def test_a_graph_captured_before_the_window_is_doubted(tmp_path: Path) -> None:
-    assert read_kineto(tmp_path, events(captured=())).doubts == graphs.unmatched(12)
+def test_a_replay_of_something_else_stays_unknown(tmp_path: Path) -> None:
+    """A kernel less than was captured: which of the two ran is not known."""
+    read = read_kineto(tmp_path, [event for event in events() if event.get("ts") != 1010])
+    assert [stage for stage, _, _ in said(attribute(read))[:5]] == ["", "gemm1", "gemm1", "gemm1", "gemm1"]
+    assert read.doubts == graphs.unmatched(1)
 
 
 def test_a_thread_that_replays_nothing_captured_none_of_it(tmp_path: Path) -> None:

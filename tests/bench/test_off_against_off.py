@@ -72,6 +72,12 @@ def test_the_report_says_it_in_one_line_and_nothing_else_in_it_changes() -> None
     assert told["break_evens"] == document.document(plain)["break_evens"]
 
 
+def test_where_nothing_else_ran_the_headline_counts_it() -> None:
+    alone = [replace(trial, measurements=trial.measurements[:1]) for trial in with_again(TRIALS)]
+    model = report.build(synthetic.StubRun(alone))
+    assert sentences.headline(model).endswith("to compare with. Off against off: 2 of 2 SAME.")
+
+
 def test_a_false_verdict_is_an_alarm() -> None:
     [line] = sentences.off_against_off(report.build(synthetic.StubRun(with_again(TRIALS, faster=1.05))))
     assert "FASTER at 512 and 2048" in line

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bench import report
 from bench.deciding.compare import Verdict
-from bench.render import document, files, html, markdown, plots, sentences, tables, terminal
+from bench.render import document, files, html, limits, markdown, plots, sentences, tables, terminal
 from bench.report_model import ReportModel
 from bench.results import Measurement
 from moe_impl.options import Workload
@@ -43,6 +43,12 @@ def test_t1_alone_is_said_plainly_with_its_times_and_their_mode() -> None:
         assert said in text
         assert line in text
     assert plots.of(model) == []
+
+
+def test_its_limits_are_those_of_what_ran() -> None:
+    said = limits.of(t1_alone())
+    assert any(line.startswith("Communication is a model") for line in said)
+    assert any(line.startswith("One GPU plays one rank") for line in said)
 
 
 def test_its_times_are_the_medians_of_all_passes() -> None:
