@@ -20,44 +20,57 @@ def comm_stream(device: torch.device, priority: CommPriority) -> torch.cuda.Stre
 
 
 class _Issue:
-    """Context of one op: waits, switches stream, records. A class, since generators cost microseconds per op."""
+    """Context of one op: its stream waits, and is current meanwhile; then the op's event is recorded.
 
-    __slots__ = ("_compute", "_event", "_stream", "_waits")
+    A class, since generators cost microseconds per op. Between ops the compute stream is current, so that compute ops
+    switch none: that, too, costs a microsecond.
+    """
+
+    __slots__ = ("_back", "_event", "_stream", "_to", "_waits")
 
     def __init__(
         self,
         stream: torch.cuda.Stream,
         waits: list[torch.cuda.Event],
         event: torch.cuda.Event | None,
-        compute: torch.cuda.Stream,
+        to: torch.cuda.Stream | None,
+        back: torch.cuda.Stream | None,
     ) -> None:
-        self._stream, self._waits, self._event, self._compute = stream, waits, event, compute
+        """
+        Args:
+            stream: the op's.
+            to: the same, unless it is current as it is.
+            back: the compute stream, unless the op runs there.
+        """
+        self._stream, self._waits, self._event, self._to, self._back = stream, waits, event, to, back
 
     def __enter__(self) -> None:
         for event in self._waits:
-            self._stream.wait_event(event)
-        torch.cuda.set_stream(self._stream)
+            event.wait(self._stream)
+        if self._to is not None:
+            torch.cuda.set_stream(self._to)
 
     def __exit__(self, raised: type[BaseException] | None, *exc: object) -> None:
-        if raised is not None:
-            torch.cuda.set_stream(self._compute)  # no later op will switch back
-            return
-        if self._event is not None:
+        if self._back is not None:
+            torch.cuda.set_stream(self._back)
+        if self._event is not None and raised is None:
             self._event.record(self._stream)
 
 
 class StreamLanes:
-    """Two streams. Leaves the compute stream current after every schedule, since its last op runs there."""
+    """Two streams. Each thread that issues has the compute stream current from its first op on, and after its last."""
 
     def __init__(self, schedule: Schedule, compute: torch.cuda.Stream, comm_priority: CommPriority = "high") -> None:
         streams = {"compute": compute, "comm": comm_stream(compute.device, comm_priority)}
         events = {position: torch.cuda.Event() for position in awaited_across(schedule)}
+        firsts = {positions[0] for positions in schedule.chains.values()}
         self._issues = [
             _Issue(
-                streams[op.lane],
+                stream := streams[op.lane],
                 [events[before] for before in awaits(schedule, position)],
                 events.get(position),
-                compute,
+                to=stream if op.lane == "comm" or position in firsts else None,
+                back=compute if op.lane == "comm" else None,
             )
             for position, op in enumerate(schedule.ops)
         ]

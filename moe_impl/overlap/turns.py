@@ -1,12 +1,16 @@
 """Turns: which of several host threads may issue ops, and how one hands over to another. Torch-free.
 
-The hand-over is FastDeploy's ``let_another_thread_run()`` (PR #7259): set the peer's event, wait for one's own, clear
-it. New here are the ends that it lacks: a deadline on every wait, and a stop that wakes all. One object serves one run.
+The hand-over is FastDeploy's ``let_another_thread_run()`` (PR #7259): wake the peer, wait for one's own turn. New here
+are the ends that it lacks: a deadline on every wait, and a stop that wakes all. One object serves one run.
+
+What wakes is an item in a ``SimpleQueue``, which is written in C. A ``threading.Event`` is Python: a taker that wakes
+while the giver is still in it must wait for the interpreter, too.
 """
 
 import threading
 import time
-from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import NamedTuple
 
 from moe_impl.overlap.schedule import Schedule
 
@@ -21,8 +25,7 @@ class StoppedError(Exception):
     """The run is over for this thread: a peer raised, got stuck, or the caller left."""
 
 
-@dataclass(frozen=True)
-class HandOver:
+class HandOver(NamedTuple):
     """One entry of the yield-order trace."""
 
     giver: int
@@ -55,8 +58,8 @@ class Turns:
     def __init__(self, schedule: Schedule, deadline_s: float = DEADLINE_S) -> None:
         self._schedule = schedule
         self._deadline_s = deadline_s
-        self._own = [threading.Event() for _ in range(schedule.num_ubatches)]
-        self._over = threading.Event()
+        self._own: list[SimpleQueue[None]] = [SimpleQueue() for _ in range(schedule.num_ubatches)]
+        self._over: SimpleQueue[None] = SimpleQueue()
         self._ending = threading.Lock()
         self._waiting: dict[int, float] = {}
         self._position: int | None = None
@@ -72,7 +75,7 @@ class Turns:
     def begin(self) -> None:
         """Give the first micro-batch the turn."""
         self._turn_began_s = time.monotonic()
-        self._own[self.holder].set()
+        self._own[self.holder].put(None)
 
     def take(self, ubatch: int) -> None:
         """Wait for the turn.
@@ -83,7 +86,6 @@ class Turns:
         """
         self._waiting[ubatch] = time.monotonic()
         self._await(self._own[ubatch])
-        self._own[ubatch].clear()
         del self._waiting[ubatch]
         self._check()
 
@@ -106,11 +108,11 @@ class Turns:
         now = time.monotonic()
         self.hand_overs.append(HandOver(self.holder, taker, position, now - self._began_s))
         self.holder, self._turn_began_s = taker, now
-        self._own[taker].set()
+        self._own[taker].put(None)
 
     def finish(self) -> None:
         """The last op was issued."""
-        self._over.set()
+        self._over.put(None)
 
     def stop(self, failure: BaseException | None = None, position: int | None = None) -> None:
         """End the run: every wait ends at once, no further op is issued. The first failure is the one that counts."""
@@ -118,8 +120,8 @@ class Turns:
             if self.failure is None:
                 self.failure, self.failed_at = failure, position
             self.stopped = True
-        for event in (*self._own, self._over):
-            event.set()
+        for wake in (*self._own, self._over):
+            wake.put(None)
 
     def await_end(self) -> None:
         """The caller's wait, until :meth:`finish` or :meth:`stop`.
@@ -133,14 +135,15 @@ class Turns:
         if self.stopped:
             raise StoppedError
 
-    def _await(self, event: threading.Event) -> None:
+    def _await(self, wake: SimpleQueue[None]) -> None:
         """The deadline is the turn's, not the wait's: with many micro-batches a wait is as long as all other turns."""
         while True:
             expires_s = self._turn_began_s + self._deadline_s
-            if event.wait(min(LOOK_S, max(0.0, expires_s - time.monotonic()))):
-                return
-            if time.monotonic() >= expires_s == self._turn_began_s + self._deadline_s:
-                raise self._overdue()
+            try:
+                return wake.get(timeout=min(LOOK_S, max(0.0, expires_s - time.monotonic())))
+            except Empty:
+                if time.monotonic() >= expires_s == self._turn_began_s + self._deadline_s:
+                    raise self._overdue() from None
 
     def _overdue(self) -> HandOverTimeoutError:
         now = time.monotonic()
