@@ -46,8 +46,11 @@ def weight_bytes_per_value(precision: Precision) -> float:
     return {"bf16": BF16_BYTES, "fp8": FP8_BYTES}.get(precision, NVFP4_BYTES)
 
 
-def expert_row_bytes(precision: Precision, width: int) -> int:
-    """Bytes of a row of x or h as the expert GEMMs read it: FP8 with its scale, else bf16 (W4A4 expands its codes)."""
+def expert_row_bytes(precision: Precision, width: int, as_codes: bool = False) -> int:
+    """Bytes of a row of x or h as the expert GEMMs read it: FP8 with its scale, else bf16: W4A4 expands its codes,
+    but for GEMMs that multiply them (``as_codes``)."""
+    if as_codes:
+        return row_bytes("nvfp4", width)
     return row_bytes("fp8" if precision == "fp8" else "bf16", width)
 
 
@@ -80,10 +83,14 @@ def expected_copies(workload: Workload, copies: Copies = "rank") -> float:
     return ranks * (1 - missed)
 
 
-def layer_costs(workload: Workload, num_ubatches: int) -> list[Cost]:
+def layer_costs(workload: Workload, num_ubatches: int, as_codes: bool = False) -> list[Cost]:
     """The bill of one layer. Weights are read once per micro-batch: that is what a split costs.
 
     With few tokens not every expert is hit; expected experts = L (1 - (1 - K/E)^T_all) with T_all = R tokens a peer.
+
+    Args:
+        as_codes: W4A4 on FP4 tensor cores (:func:`moe_impl.support.multiplies_codes`): nothing is expanded, and
+            permute moves no row, for gemm1 looks its rows up.
     """
     model = workload.model
     H, I, K = model.hidden_size, model.intermediate_size, model.top_k
@@ -93,16 +100,19 @@ def layer_costs(workload: Workload, num_ubatches: int) -> list[Cost]:
     hit = 1 - (1 - K / model.num_experts) ** (workload.ep_size * tokens / num_ubatches)
     weight_reads = num_ubatches * workload.local_experts * hit * weight_bytes_per_value(workload.precision)
     sent = workload.payload_row_bytes("dispatch")
-    x_bytes, h_bytes = (pairs * expert_row_bytes(workload.precision, width) for width in (H, I))
+    x_bytes, h_bytes = (pairs * expert_row_bytes(workload.precision, width, as_codes) for width in (H, I))
+    moved = [
+        Cost(Stage.PERMUTE, "rows read", hbm_bytes=pairs * received_row_bytes(workload)),
+        Cost(Stage.PERMUTE, "pairs written", hbm_bytes=x_bytes),
+    ]
     return [
         *_attention_costs(workload, num_ubatches),
         Cost(Stage.ROUTE, "logits read", hbm_bytes=4 * tokens * model.num_experts),
         *_quantize_costs(workload, rows),
         Cost(Stage.DISPATCH, "rows read", hbm_bytes=sent * rows),
         Cost(Stage.DISPATCH, "rows written", hbm_bytes=sent * rows),
-        *_shared_costs(workload, num_ubatches),
-        Cost(Stage.PERMUTE, "rows read", hbm_bytes=pairs * received_row_bytes(workload)),
-        Cost(Stage.PERMUTE, "pairs written", hbm_bytes=x_bytes),
+        *_shared_costs(workload, num_ubatches, as_codes),
+        *([Cost(Stage.PERMUTE, "sorts alone")] if as_codes else moved),
         Cost(Stage.GEMM1, "2 * P * 2I * H", flops=4 * pairs * I * H),
         Cost(Stage.GEMM1, "weights", hbm_bytes=weight_reads * 2 * I * H),
         Cost(Stage.GEMM1, "pairs read", hbm_bytes=x_bytes),
@@ -161,14 +171,14 @@ def _quantize_costs(workload: Workload, rows: float) -> list[Cost]:
     ]
 
 
-def _shared_costs(workload: Workload, num_ubatches: int) -> list[Cost]:
+def _shared_costs(workload: Workload, num_ubatches: int, as_codes: bool) -> list[Cost]:
     """All tokens pass all shared experts; their weights are read once per micro-batch."""
     model, tokens = workload.model, workload.tokens
     width, H = model.shared_experts * model.intermediate_size, model.hidden_size
     if not width:
         return []
     weights = num_ubatches * 3 * H * width * weight_bytes_per_value(workload.precision)
-    x_bytes, h_bytes = (tokens * expert_row_bytes(workload.precision, values) for values in (H, width))
+    x_bytes, h_bytes = (tokens * expert_row_bytes(workload.precision, values, as_codes) for values in (H, width))
     return [
         Cost(Stage.SHARED, "2 * T * 3 * S I * H", flops=6 * tokens * width * H),
         Cost(Stage.SHARED, "weights", hbm_bytes=weights),

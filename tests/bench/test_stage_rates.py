@@ -8,7 +8,7 @@ from synthetic import Builder, Noise
 
 from bench import report
 from bench.deciding import join
-from bench.deciding.stage_rates import stage_rates
+from bench.deciding.stage_rates import StageRate, stage_rates
 from bench.render import tables
 from moe_impl.costs import layer_costs
 from moe_impl.stages import Stage
@@ -41,6 +41,29 @@ def test_fp8_products_are_held_to_the_fp8_ceiling() -> None:
     (fp8,) = (rate for rate in stage_rates(as_fp8, T1, CEILINGS) if rate.stage == "gemm1")
     flops_bound = fp8.flops / 1200e12
     assert fp8.roofline == pytest.approx(max(flops_bound, fp8.hbm_bytes / 2.5e12) / fp8.seconds)
+
+
+def test_products_on_fp4_tensor_cores_have_no_measured_ceiling_and_rows_of_codes() -> None:
+    def of(capability: tuple[int, int]) -> dict[str, StageRate]:
+        trials = [
+            replace(
+                trial,
+                workload=replace(trial.workload, precision="nvfp4", dispatch_dtype="nvfp4"),
+                machine=replace(trial.machine, capability=capability),
+                measurements=tuple(
+                    replace(m, variant=replace(m.variant, experts="triton")) for m in trial.measurements
+                ),
+            )
+            for trial in PASSES
+        ]
+        return {rate.stage: rate for rate in stage_rates(trials, replace(T1, experts="triton"), CEILINGS)}
+
+    hopper, native = of((9, 0)), of((10, 0))
+    assert hopper["gemm1"].roofline is not None
+    assert native["gemm1"].roofline is None
+    assert native["gemm1"].hbm_bytes < hopper["gemm1"].hbm_bytes
+    assert native["silu_mul"].roofline is not None
+    assert (native["permute"].hbm_bytes, native["permute"].roofline) == (0, None)
 
 
 def test_without_a_measured_ceiling_the_share_is_unknown_and_the_rate_is_not() -> None:

@@ -105,6 +105,19 @@ def test_row_stages_move_the_rows_in_and_out() -> None:
     assert total(bill, Stage.ROUTE, "hbm_bytes") == 4 * 16 * 8
 
 
+def test_fp4_tensor_cores_read_codes_and_permute_moves_none() -> None:
+    w4a4 = replace(SMALL, precision="nvfp4", dispatch_dtype="nvfp4", model=replace(SMALL.model, shared_experts=1))
+    expanded, as_codes = costs.layer_costs(w4a4, 1), costs.layer_costs(w4a4, 1, as_codes=True)
+    x_row, h_row, pairs = 64 // 2 + 64 // 16, 32 // 2 + 32 // 16, 32
+    assert total(as_codes, Stage.GEMM1, "hbm_bytes", "pairs read") == pairs * x_row
+    assert total(expanded, Stage.GEMM1, "hbm_bytes", "pairs read") == pairs * 2 * 64
+    assert total(as_codes, Stage.SILU_MUL, "hbm_bytes", "h written") == pairs * h_row
+    assert total(as_codes, Stage.GEMM2, "hbm_bytes", "h read") == pairs * h_row
+    assert total(as_codes, Stage.SHARED, "hbm_bytes", "h written and read") == 2 * 16 * h_row
+    assert total(as_codes, Stage.PERMUTE, "hbm_bytes") == 0
+    assert {cost.stage for cost in as_codes} == {cost.stage for cost in expanded}
+
+
 def test_fp8_rows_are_a_byte_a_value_and_a_scale_all_the_way_to_the_gemms() -> None:
     fp8 = replace(SMALL, precision="fp8", dispatch_dtype="fp8", model=replace(SMALL.model, shared_experts=1))
     bill, pairs, x_row, h_row = costs.layer_costs(fp8, 1), 32, 64 + 4, 32 + 4
