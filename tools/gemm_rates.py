@@ -19,8 +19,9 @@ from torch import Tensor
 
 from bench.measure.cuda_timer import CudaEventTimer
 from bench.measure.l2 import L2Flush
-from moe_impl.kernels.nvfp4_fragments import RepackedWeights, repack
-from moe_impl.kernels.nvfp4_grouped_gemm import nvfp4_grouped_gemm, tile_for
+from moe_impl.kernels.nvfp4_fragments import UNIT, RepackedWeights, repack
+from moe_impl.kernels.nvfp4_gemm import nvfp4_gemm, takes_wide
+from moe_impl.kernels.nvfp4_grouped_gemm import WIDE_M, WIDE_N, tile_for
 from moe_impl.nvfp4 import NvFp4Tensor, decode_bf16
 from moe_impl.shapes import PRESETS, ModelShape
 
@@ -82,14 +83,22 @@ def difference(found: Tensor, expected: Tensor) -> float:
     return float((found.float() - expected.float()).norm() / expected.float().norm())
 
 
+def tile_name(x_PK: Tensor, weights: RepackedWeights, pairs_per_expert: float) -> str:
+    """Pairs x rows of weights x columns of a tile, and whose: a wide tile is the Gluon kernel's."""
+    if takes_wide(x_PK, weights, pairs_per_expert):
+        return f"wide {WIDE_M}x{WIDE_N}x{UNIT}"
+    tile = tile_for(pairs_per_expert)
+    return f"{tile.block_m}x{tile.block_n}x{tile.block_k}"
+
+
 def line(gemms: tuple[Projection, Projection], counts: Tensor, flush: L2Flush, repeats: int) -> str:
     """One row of the table."""
     rows, ends_L = int(counts.sum()), counts.cumsum(0).int().cuda()
-    timer, tile = CudaEventTimer(), tile_for(rows / len(counts))
+    timer, load = CudaEventTimer(), rows / len(counts)
     inputs = [torch.randn(rows, gemm.dense.shape[2], device="cuda").bfloat16() for gemm in gemms]
 
     def ours() -> list[Tensor]:
-        return [nvfp4_grouped_gemm(x, gemm.packed, ends_L, tile) for x, gemm in zip(inputs, gemms, strict=True)]
+        return [nvfp4_gemm(x, gemm.packed, ends_L, load) for x, gemm in zip(inputs, gemms, strict=True)]
 
     def bf16() -> list[Tensor]:
         pairs = zip(inputs, gemms, strict=True)
@@ -102,7 +111,8 @@ def line(gemms: tuple[Projection, Projection], counts: Tensor, flush: L2Flush, r
     read = sum(gemm.bytes(used, rows) for gemm in gemms)
     cells = [f"{rows:6d}", f"{int(counts.max()):5d}", f"{bf16_s * 1e6:8.1f}", f"{ours_s * 1e6:8.1f}"]
     cells += [f"{bf16_s / ours_s:6.2f}x", f"{flops / ours_s / 1e12:8.0f}", f"{read / ours_s / 1e9:6.0f}"]
-    return " | ".join([*cells, " ".join(differs), f"{tile.block_m}x{tile.block_n}x{tile.block_k}"])
+    tiles = [tile_name(x, gemm.packed, load) for x, gemm in zip(inputs, gemms, strict=True)]
+    return " | ".join([*cells, " ".join(differs), " ".join(dict.fromkeys(tiles))])
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from bench.render.progress import SweepProgress
 from bench.results import Trial
 from bench.run_folder import RunFolder
 from bench.running import changes, resume, run_writer
-from bench.running.failures import Failure, failures
+from bench.running.failures import Failure, failures, outcome_lines
 from bench.running.interrupts import leave, on_interrupt
 from bench.running.launched import launched, ranks_asked_for
 from bench.running.messages import Ready
@@ -189,10 +189,7 @@ def _report(run: RunWriter, failed: Sequence[Failure], as_json: bool) -> None:
 def _say_failures(failed: Sequence[Failure], names: dict[str, str], again: Sequence[str]) -> None:
     for case_id in dict.fromkeys(failure.case_id for failure in failed):
         click.echo(printable(f"failed: {names[case_id]}"), err=True)
-        why: dict[str, list[str]] = {}  # a failed build is every variant's reason
-        for failure in failed:
-            if failure.case_id == case_id:
-                why.setdefault(f"{failure.status}: {failure.reason}", []).append(failure.variant)
-        for reason, variants in why.items():
-            click.echo(printable(f"  {', '.join(variants)}: {reason}"), err=True)
+        here = [(one.variant, one.status, one.reason) for one in failed if one.case_id == case_id]
+        for line in outcome_lines(here):
+            click.echo(printable(f"  {line}"), err=True)
         click.echo(printable(f"  repeat with: {shlex.join([*again, '--filter', names[case_id]])}"), err=True)

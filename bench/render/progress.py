@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from bench.cases import Case
 from bench.printable import printable
 from bench.results import FAILURES, Status, Trial
+from bench.running.failures import outcome_lines
 from bench.running.messages import Step
 
 STYLES = {Status.OK: "green", Status.SKIPPED: "dim"}
@@ -69,10 +70,9 @@ class SweepProgress:
         self._console.print(
             f"{place} {self._pass(trial.pass_index)}, {name}: {outcome}, {trial.elapsed_s:.1f} s", soft_wrap=True
         )
-        for m in trial.measurements:
-            if m.status in FAILURES:
-                text = f"    {m.variant.label}: {m.status}: {m.reason}"
-                self._console.print(escape(printable(text)), style=FAILURE_STYLE, soft_wrap=True)
+        failed = [(m.variant.label, m.status, m.reason) for m in trial.measurements if m.status in FAILURES]
+        for text in outcome_lines(failed):
+            self._console.print(f"    {escape(printable(text))}", style=FAILURE_STYLE, soft_wrap=True)
         self._bar.update(
             self._task, completed=self._stored, description=f"{self._pass(trial.pass_index)}, {name}: stored"
         )

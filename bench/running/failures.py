@@ -20,6 +20,18 @@ class Failure:
     """Indices of the passes in which it failed."""
 
 
+def outcome_lines(ended: Iterable[tuple[str, Status, str | None]]) -> list[str]:
+    """``serial x2 torch, streams x2 torch: oom: ...``: a line an outcome, of however many variants.
+
+    Args:
+        ended: label, status, reason of each.
+    """
+    labels: dict[tuple[Status, str | None], list[str]] = {}
+    for label, status, reason in ended:
+        labels.setdefault((status, reason), []).append(label)
+    return [f"{', '.join(names)}: {status}: {reason}" for (status, reason), names in labels.items()]
+
+
 def failures(trials: Iterable[Trial]) -> list[Failure]:
     """In the order of the Trials."""
     found: dict[tuple[str, str], Failure] = {}

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from moe_impl.experts.permute import GathersRows
 from moe_impl.kernels.nvfp4_fragments import RepackedWeights, repack
-from moe_impl.kernels.nvfp4_grouped_gemm import Tile, nvfp4_grouped_gemm, tile_for
+from moe_impl.kernels.nvfp4_gemm import nvfp4_gemm
 from moe_impl.kernels.silu_mul import silu_mul
 from moe_impl.state import UbatchState
 from moe_impl.weights import LayerWeights
@@ -24,21 +24,18 @@ class TritonExperts(GathersRows):
     """See :class:`moe_impl.experts.base.ExpertsBackend`."""
 
     deterministic = True
-    batch_invariant = True  # a GPU test compares the tile sizes bit for bit
+    batch_invariant = True  # GPU tests compare the tile sizes and both kernels bit for bit
 
     def __init__(self, pairs_per_token: float) -> None:
         self._pairs_per_token = pairs_per_token
-
-    def _tile(self, state: UbatchState) -> Tile:
-        """By the expected pairs of one local expert: what a host can know before the counts arrive."""
-        return tile_for(self._pairs_per_token * (state.tokens.stop - state.tokens.start))
 
     def prepare(self, weights: LayerWeights) -> PackedExperts:
         return PackedExperts(repack(weights.w13), repack(weights.w2))
 
     def _multiply(self, x_PK: Tensor, weights: RepackedWeights, state: UbatchState) -> Tensor:
-        pairs = state.pairs
-        return nvfp4_grouped_gemm(x_PK, weights, pairs.ends_L, self._tile(state), pairs.expert_stride)
+        """By the expected pairs of one local expert: what a host can know before the counts arrive."""
+        pairs_per_expert = self._pairs_per_token * (state.tokens.stop - state.tokens.start)
+        return nvfp4_gemm(x_PK, weights, state.pairs.ends_L, pairs_per_expert, state.pairs.expert_stride)
 
     def gemm1(self, prepared: PackedExperts, state: UbatchState) -> None:
         state.gate_up_PJ = self._multiply(state.permuted_PH, prepared.w13, state)

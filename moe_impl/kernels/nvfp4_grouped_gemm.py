@@ -144,6 +144,8 @@ TILES = (
 of DeepSeek-V3's shard. Groups vary by about the root of their mean; one tile should hold nearly all of a small one."""
 WIDEST = Tile(128, 128, 64, 4, 3)
 """Two programs of one warpgroup share an SM: one expands or stores while the other multiplies."""
+WIDE_M, WIDE_N = 128, 256
+"""Pairs and rows of weights of a tile of :mod:`moe_impl.kernels.nvfp4_wide_gemm`, which not every Triton can import."""
 
 
 def tile_for(pairs_per_expert: float) -> Tile:

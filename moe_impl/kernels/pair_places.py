@@ -9,9 +9,8 @@ import triton.language as tl
 
 
 @triton.jit
-def pair_spans(ends_L, expert_stride, L: tl.constexpr, EXPERTS: tl.constexpr, PER_EXPERT: tl.constexpr):
-    """int32 [EXPERTS] each: where experts' pairs begin and end; 0 and 0 for lanes from L on."""
-    lanes = tl.arange(0, EXPERTS)
+def lane_spans(lanes, ends_L, expert_stride, L: tl.constexpr, PER_EXPERT: tl.constexpr):
+    """:func:`pair_spans` of the given lanes, 0 to EXPERTS: Gluon's have a layout."""
     ends = tl.load(ends_L + lanes, mask=lanes < L, other=0)
     if PER_EXPERT:
         starts = tl.where(lanes < L, lanes * expert_stride, 0)
@@ -21,15 +20,14 @@ def pair_spans(ends_L, expert_stride, L: tl.constexpr, EXPERTS: tl.constexpr, PE
 
 
 @triton.jit
-def tile_place(
-    tile, m_tiles, n_tiles, starts, ends, tile_ends, EXPERTS: tl.constexpr, BLOCK_M: tl.constexpr, GROUP: tl.constexpr
-):
-    """Which part of a grouped GEMM the tile is: its expert, its first row, the end of that expert's, its column tile.
+def pair_spans(ends_L, expert_stride, L: tl.constexpr, EXPERTS: tl.constexpr, PER_EXPERT: tl.constexpr):
+    """int32 [EXPERTS] each: where experts' pairs begin and end; 0 and 0 for lanes from L on."""
+    return lane_spans(tl.arange(0, EXPERTS), ends_L, expert_stride, L, PER_EXPERT)
 
-    ``tile_ends`` int32 [EXPERTS] counts the row tiles of the experts up to each. GROUP row tiles share a sweep over
-    the columns: their rows and the weights of a few columns stay in L2.
-    """
-    lanes = tl.arange(0, EXPERTS)
+
+@triton.jit
+def lane_place(tile, m_tiles, n_tiles, lanes, starts, ends, tile_ends, BLOCK_M: tl.constexpr, GROUP: tl.constexpr):
+    """:func:`tile_place` by the given lanes, 0 to EXPERTS: Gluon's have a layout."""
     group = tile // (GROUP * n_tiles)
     in_group = tl.minimum(m_tiles - group * GROUP, GROUP)
     rest = tile % (GROUP * n_tiles)
@@ -42,6 +40,32 @@ def tile_place(
     first_tile = tl.sum(tl.where(lanes == expert - 1, tile_ends, 0))
     first_row = row_start + (m_tile - first_tile) * BLOCK_M
     return expert, first_row, row_end, n_tile
+
+
+@triton.jit
+def tile_place(
+    tile, m_tiles, n_tiles, starts, ends, tile_ends, EXPERTS: tl.constexpr, BLOCK_M: tl.constexpr, GROUP: tl.constexpr
+):
+    """Which part of a grouped GEMM the tile is: its expert, its first row, the end of that expert's, its column tile.
+
+    ``tile_ends`` int32 [EXPERTS] counts the row tiles of the experts up to each. GROUP row tiles share a sweep over
+    the columns: their rows and the weights of a few columns stay in L2.
+    """
+    return lane_place(tile, m_tiles, n_tiles, tl.arange(0, EXPERTS), starts, ends, tile_ends, BLOCK_M, GROUP)
+
+
+@triton.jit
+def program_tiles(tiles, steps, num_sms, program_steps):
+    """The program's first tile, and the stride to its next: ``tiles`` of ``steps`` each, in programs of about so many.
+
+    Programs are a multiple of the SMs, so that tiles are shared out evenly; any started beyond it have no tile.
+    """
+    wanted = num_sms * tl.maximum(tiles * steps // (num_sms * program_steps), 1)
+    stride = tl.minimum(wanted, tl.num_programs(0))
+    first = tl.program_id(0)
+    if first >= stride:
+        first = tiles
+    return first, stride
 
 
 @triton.jit

@@ -325,4 +325,6 @@ def test_failures_are_named_by_what_tells_the_cases_apart(bench, script: Script)
     _, _, err = bench("sweep small.yaml --out run --filter tokens=32")
     assert "failed: tokens=32,precision=nvfp4-w4a16\n" in err
     assert "failed: tokens=32,precision=bf16\n" in err
-    assert err.count("off torch, serial x2 torch, streams x2 torch: oom: made up oom, in phase build") == 2
+    line = "off torch, serial x2 torch, streams x2 torch: oom: made up oom, in phase build"
+    assert err.count(f"\n  {line}") == 2
+    assert err.count(f"\n    {line}") == 2, "as it happened, in the first pass: then the cases are left out"

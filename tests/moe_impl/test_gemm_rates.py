@@ -44,3 +44,12 @@ def test_both_kernels_get_the_same_weights(tool: dict[str, Any]) -> None:
     assert tool["difference"](found, found) == 0
     assert gemm.flops(10) == 2 * 10 * 64 * 128
     assert gemm.bytes(1, 10) == 64 * 128 * 9 // 16 + 2 * 10 * (64 + 128)
+
+
+@pytest.mark.parametrize(("wide", "load", "name"), [(False, 2, "16x64x256"), (True, 512, "wide 128x256x64")])
+def test_the_table_says_whose_tile_ran(
+    tool: dict[str, Any], monkeypatch: pytest.MonkeyPatch, wide: bool, load: int, name: str
+) -> None:
+    gemm = tool["Projection"].drawn(1, 64, 128, torch.Generator().manual_seed(0))
+    monkeypatch.setitem(tool["tile_name"].__globals__, "takes_wide", lambda *arguments: wide)
+    assert tool["tile_name"](torch.zeros(1, 128), gemm.packed, load) == name
