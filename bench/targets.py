@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bench.cases import Case
 from bench.measure.peers import ALONE, Peers
+from bench.oracle import Oracle
 from bench.results import Memory, Traffic
 from moe_impl import costs, rows
 from moe_impl.attention import AttentionLayer, AttentionStandIn, draw_attention
@@ -19,7 +20,7 @@ from moe_impl.experts.base import ExpertsBackend, ReadyExperts, backend
 from moe_impl.inputs import Inputs, draw_inputs
 from moe_impl.layer import MoeStages, payload_rows, route_plain
 from moe_impl.options import BackendName, Direction, Link, Variant, Workload
-from moe_impl.reference import ActivationQuantization, SharedWeights, moe_layer, next_input, skewed_layer
+from moe_impl.reference import next_input
 from moe_impl.transport.base import Transport, transport
 from moe_impl.variant_run import LayerTrace, VariantRun
 from moe_impl.weights import LayerWeights, draw_layer
@@ -330,62 +331,6 @@ class Target:
                 )
 
 
-class Oracle:
-    """The reference, asked layer by layer on a run's own inputs; equal inputs are answered once."""
-
-    def __init__(self, workload: Workload, inputs: Inputs, weights: list[LayerWeights]) -> None:
-        self._workload, self._inputs, self._weights = workload, inputs, weights
-        # All backends write gate and up in bf16, and h is quantized from them: the oracle must quantize alike.
-        self._gate_up_dtype = torch.bfloat16 if workload.quantizes else None
-        self._answered: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def output(self, layer: int, x_TH: Tensor) -> Tensor:
-        """y [T, H] of one layer for its input."""
-        if layer in self._answered and torch.equal(self._answered[layer][0], x_TH):
-            return self._answered[layer][1]
-        inputs, model = self._inputs, self._workload.model
-        weights = self._weights[layer]
-        shared = None
-        if weights.shared is not None:
-            shared = SharedWeights(weights.shared.w13, weights.shared.w2, activations_of(weights.shared))
-        activations = activations_of(weights)
-        peers = inputs.peers_of(layer, slice(None))
-        if peers is not None:
-            choices = peers.experts_TRK, peers.weights_TRK
-            y_TH = skewed_layer(
-                x_TH,
-                *choices,
-                weights.w13,
-                weights.w2,
-                gate_up_dtype=self._gate_up_dtype,
-                activations=activations,
-                shared=shared,
-            )
-        else:
-            y_TH = moe_layer(
-                x_TH,
-                inputs.logits_LTE[layer],
-                weights.w13,
-                weights.w2,
-                inputs.router,
-                model.top_k,
-                selection_bias_E=inputs.bias_E,
-                ep_size=self._workload.ep_size,
-                gate_up_dtype=self._gate_up_dtype,
-                activations=activations,
-                shared=shared,
-            )
-        self._answered[layer] = (x_TH, y_TH)
-        return y_TH
-
-
 def over_mean(values: Sequence[float]) -> float:
     """The largest of them over their mean."""
     return max(values) * len(values) / sum(values)
-
-
-def activations_of(weights: LayerWeights) -> ActivationQuantization | None:
-    """How the oracle quantizes what these experts read: under the largest of their static scales, as backends do."""
-    if weights.w13_input_scale is None or weights.w2_input_scale is None:
-        return None
-    return ActivationQuantization(weights.w13_input_scale.amax(), weights.w2_input_scale.amax(), "kernel")

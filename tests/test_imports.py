@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 TORCH_HALF = (
     "bench.choosing_experts", "bench.correctness", "bench.doctor.bandwidth", "bench.doctor.device", "bench.doctor.gpu",
     "bench.doctor.precision", "bench.environment", "bench.pass_context",
-    "bench.pass_runner", "bench.profiling.target", "bench.targets",
+    "bench.oracle", "bench.pass_runner", "bench.profiling.target", "bench.targets",
     "bench.worker", "bench.measure.ceilings", "bench.measure.cuda_timer", "bench.measure.device_span",
     "bench.measure.group",
     "bench.measure.jitter", "bench.measure.l2", "bench.measure.protocol", "bench.measure.repeat",

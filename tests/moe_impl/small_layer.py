@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from bench import correctness
-from bench.targets import Oracle
+from bench.oracle import Oracle
 from moe_impl.attention import AttentionStandIn, draw_attention
 from moe_impl.experts.base import ExpertsBackend, ReadyExperts, backend
 from moe_impl.inputs import Inputs, draw_inputs
