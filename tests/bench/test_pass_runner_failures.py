@@ -15,7 +15,7 @@ from bench.identity import variant_id
 from bench.pass_context import CaseFailureError
 from bench.results import Status
 from bench.running import progress_file
-from bench.targets import LinkCannotSustainError, Target, Targets
+from bench.targets import Target, Targets
 from moe_impl.options import Link, LinkTime
 from moe_impl.state import UbatchState
 
@@ -152,17 +152,6 @@ def test_a_link_faster_than_the_machine_fails_the_case_before_anything_is_timed(
         one_pass.run(replace(small_case(), link=impossible))
     assert (ended.value.phase, ended.value.variant_id) == ("self-check", None)
     assert "link cannot sustain the model" in str(ended.value.__cause__)
-
-
-def test_a_link_is_not_too_fast_for_a_machine_that_is_slow_for_a_moment() -> None:
-    link = Link("paced", 4, (LinkTime("dispatch", 1e-3, 1e12), LinkTime("combine", 1e-3, 1e12)))
-    target = Targets(torch.device("cpu")).build(replace(small_case(), link=link))
-    target.device = torch.device("cuda")
-    taken_s = iter([2e-3, 2e-3, 1e-3, 2e-3, 1e-3])
-    target.check_link(lambda send: next(taken_s))
-    assert next(taken_s, None) is None, "two slow dispatches and one slow combine"
-    with pytest.raises(LinkCannotSustainError, match=r"dispatch .* takes 2000 us, modelled 1000 us"):
-        target.check_link(lambda send: 2e-3)
 
 
 def test_a_layer_that_hands_on_something_else_than_its_sum_is_incorrect(
