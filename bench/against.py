@@ -9,7 +9,7 @@ from bench.deciding.across import Axis, axis_named
 from bench.deciding.between import Between, Change, together
 from bench.deciding.facts import Differing
 from bench.deciding.gate import gate
-from bench.deciding.join import Series, series_of
+from bench.deciding.join import Series, SeriesOfRows
 from bench.errors import BenchError, Exit
 from bench.judged import judge
 from bench.measure.settings import MeasureSettings
@@ -127,11 +127,12 @@ def _nothing(base: RunFolder, new: RunFolder, axis: Axis | None, between: Betwee
 
 
 def _sections(changes: Sequence[Change]) -> tuple[Section, ...]:
-    groups: dict[tuple[Series, Series], list[Change]] = {}
+    series_of = SeriesOfRows()
+    groups: dict[tuple[int, int], tuple[Series, Series, list[Change]]] = {}
     for row in changes:
         sides = (series_of(side.workload, side.link, side.variant) for side in (row.base, row.new))
         base, new = sides
-        groups.setdefault((base, new), []).append(row)
+        groups.setdefault((id(base), id(new)), (base, new, []))[-1].append(row)
     return tuple(
-        Section(base, new, tuple(sorted(rows, key=lambda row: row.tokens))) for (base, new), rows in groups.items()
+        Section(base, new, tuple(sorted(rows, key=lambda row: row.tokens))) for base, new, rows in groups.values()
     )

@@ -7,7 +7,7 @@ to SI values. A new field with a default therefore orphans no baseline; a change
 import hashlib
 import json
 from dataclasses import MISSING, Field, fields, is_dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from moe_impl.options import Link, Variant, Workload
@@ -23,14 +23,20 @@ def canonical(value: Any) -> Any:
     """JSON-able form of a frozen dataclass without defaults and without fields that are for people only."""
     if is_dataclass(value):
         kept = {}
-        for spec in fields(value):
+        for spec in _identifying(value.__class__):
             item = getattr(value, spec.name)
-            if spec.metadata.get("identity", True) and item != default(spec, value):
+            if item != default(spec, value):
                 kept[spec.name] = canonical(item)
         return kept
     if isinstance(value, (tuple, list)):
         return [canonical(item) for item in value]
     return value
+
+
+@cache
+def _identifying(kind: Any) -> tuple[Field[Any], ...]:
+    """Fields of a dataclass that are not for people only."""
+    return tuple(spec for spec in fields(kind) if spec.metadata.get("identity", True))
 
 
 def default(spec: Field[Any], owner: Any) -> Any:

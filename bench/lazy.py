@@ -25,3 +25,8 @@ class lazy(Generic[Value]):  # noqa: N801  # used as a decorator, as functools.c
             return self
         value = vars(one)[self._name] = self._find(one)
         return value
+
+
+def tell(one: object, **known: Any) -> None:
+    """Give lazy attributes that need not be found."""
+    vars(one).update(known)

@@ -23,6 +23,7 @@ from bench.measure.stages import PERTURBED_BEYOND, stage_times
 from bench.pass_context import CaseFailureError, PassContext
 from bench.results import PERTURBED, ExpertsChoice, Measurement, Status, Trial
 from bench.running.messages import JobCase, Phase, Step
+from bench.spent import Spent
 from bench.targets import Target
 from bench.telemetry import GpuState
 from moe_impl import support
@@ -73,6 +74,7 @@ class CaseRun:
     ruled_out: Mapping[str, str] = field(default_factory=dict)
     """What ``experts: auto`` may not become, and why."""
     telemetry: list[GpuState] = field(default_factory=list)
+    spent: Spent = field(default_factory=Spent)
 
     @classmethod
     def of(cls, context: PassContext, job_case: JobCase) -> "CaseRun":
@@ -123,6 +125,7 @@ class CaseRun:
             started_at=started_at,
             elapsed_s=elapsed_s,
             overhead_s=elapsed_s - measured_s,
+            spent_s=self.spent.so_far(),
             traffic=traffic,
             off_again=tuple(again.measurement for again in self.off_again.values()),
             telemetry=tuple(self.telemetry),
@@ -135,6 +138,7 @@ class CaseRun:
 
     def _announce(self, phase: Phase, current: str | None, detail: str = "") -> None:
         self.phase, self.current = phase, current
+        self.spent.on("first run" if phase == "check" else phase)
         self.context.tell(Step(self.case.case_id, phase, current, detail))
 
     def _choose_experts(self, target: Target) -> None:
@@ -165,6 +169,7 @@ class CaseRun:
         this = _Checked(run, final_TH, traces[0].y_TH)
         unsplit = self.checked.get(variant_id(variant.unsplit()))
         same = None if unsplit is None else torch.equal(final_TH, unsplit.final_TH)
+        self.spent.on("oracle")
         check = correctness.against_oracle(traces, target.oracle, self.case.workload.precision, same)
         wrong = None if check.passed else correctness.said_wrong(check)
         wrong = wrong or correctness.broken_chain(
@@ -175,6 +180,7 @@ class CaseRun:
         check = correctness.of_all_ranks(peers.gather(check))
         spread = None
         if not wrong and variant.role == "T2o":
+            self.spent.on("random delays")
             draw = random.Random(self.context.pass_index * peers.size + peers.rank)
             if run.captured:
                 spread = captured_spread(run, final_TH, draw)

@@ -7,7 +7,7 @@ is wrong with it. So the two agree on every line that this module reads, and wit
 import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, make_dataclass, replace
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import or_
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -16,10 +16,12 @@ from pydantic import ConfigDict, TypeAdapter
 
 from bench import stored_rules
 from bench.identity import case_id, variant_id
-from bench.results import SCHEMA_VERSION, Measurement, Trial
+from bench.results import SCHEMA_VERSION, Measurement, StageTimes, Trial
 from bench.stored_rules import RANGE, RANGES, Range
 from bench.strict_json import distinct_keys
 from moe_impl.options import Link, Machine, Role, Variant, Workload
+from moe_impl.overlap.schedule import chain
+from moe_impl.stages import Stage
 
 try:
     import msgspec
@@ -30,6 +32,8 @@ NOT_STRUCTURE = b"0123456789abcdef.-+E ,"
 """What numbers, ids and moments are made of. A line without these bytes is its braces, keys and words: lines of equal
 remains repeat a key in the same places, if anywhere (no two fields of a dataclass have equal remains)."""
 MOST_PROVEN = 1000
+MOST_SHAPES, MOST_OPS = 64, 4096
+"""Of stages: shapes whose readers are kept at hand, and ops of a stage that a reader is made for."""
 MOST_PIECES = 2**15
 """Texts of cases, machines and variants kept at hand: each is in a line of every pass."""
 
@@ -38,8 +42,10 @@ NO_TIMES: dict[str, Any] = {
     "alone_s": None,
 }  # fmt: skip
 """Fields of a Measurement that no comparison of two runs reads, and what they are without a value."""
-NO_REST: dict[str, Any] = {"off_again": (), "telemetry": (), "traffic": None}
+NO_REST: dict[str, Any] = {"off_again": (), "telemetry": (), "traffic": None, "spent_s": {}}
 """The same of a Trial."""
+REPEATED = ("flags", "labels", "limits")
+"""Fields of a Measurement that say the same in most lines."""
 
 T = TypeVar("T")
 
@@ -83,11 +89,16 @@ def _default(spec: Field[Any]) -> tuple[Any, ...]:
     return () if spec.default is MISSING else (spec.default,)
 
 
-def _line_reader() -> Callable[[bytes], Any]:
-    """From the JSON of a stored line to its Struct, whose case, machine and variants are JSON still."""
+def _line_reader(still_json: Collection[str] = ()) -> Callable[[bytes], Any]:
+    """From the JSON of a stored line to its Struct, whose case, machine and variants are JSON still.
+
+    Args:
+        still_json: more such fields of a Measurement.
+    """
     raw = msgspec.Raw
-    measurement = _struct_like(Measurement, {"variant": raw, "variant_id": str, "role": Role})
-    again = _struct_like(Measurement, {"variant": raw})
+    of_any = {"variant": raw, **dict.fromkeys(still_json, raw)}
+    measurement = _struct_like(Measurement, {**of_any, "variant_id": str, "role": Role})
+    again = _struct_like(Measurement, of_any)
     of_trial = {
         "schema": int,
         "case_id": str,
@@ -99,7 +110,24 @@ def _line_reader() -> Callable[[bytes], Any]:
     return msgspec.json.Decoder(_struct_like(Trial, of_trial, without=("workload", "link"))).decode
 
 
-_read_line = None if msgspec is None else _line_reader()
+_read_line, _read_line_but_stages = (None, None) if msgspec is None else (_line_reader(), _line_reader(("stages",)))
+
+
+@lru_cache(maxsize=MOST_SHAPES)
+def _reader_of_stages(names: frozenset[Stage], layers: int, ubatches: int) -> Callable[[Any], Any]:
+    """Of StageTimes that hold these stages and no other, each with so many layers of so many micro-batches: what
+    stored_rules asks of them, in the time that it takes to read them.
+
+    Raises:
+        ValueError: a damaged line's numbers, too large for a type of that many.
+    """
+    if not 0 < layers * ubatches <= MOST_OPS:
+        raise ValueError(f"{layers} layers of {ubatches} micro-batches")
+    layer: Any = tuple.__class_getitem__((_type(float, RANGES["op_s"]),) * ubatches)
+    table: Any = tuple.__class_getitem__((layer,) * layers)
+    named = [(stage.value, table) for stage in Stage if stage in names]  # as stored: soonest found
+    tables = msgspec.defstruct("Tables", named, forbid_unknown_fields=True)
+    return msgspec.json.Decoder(_struct_like(StageTimes, {"op_s": tables}) | None).decode
 
 
 @dataclass(frozen=True)
@@ -112,6 +140,8 @@ class _StoredCase:
 class _Case:
     stored: _StoredCase
     id: str
+    stages: frozenset[Stage]
+    """Of a layer."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +171,7 @@ _read_machine, _read_stored_case, _read_stored_variant = map(_piece_reader, (Mac
 
 def _read_case(text: bytes) -> _Case:
     stored = _read_stored_case(text)
-    return _Case(stored, case_id(stored.workload, stored.link))
+    return _Case(stored, case_id(stored.workload, stored.link), frozenset(chain(stored.workload)))
 
 
 def _read_variant(text: bytes) -> _Variant:
@@ -150,7 +180,8 @@ def _read_variant(text: bytes) -> _Variant:
 
 
 def _made(kind: type[T], values: dict[str, Any]) -> T:
-    """What the constructor of a dataclass makes of all its fields, in half its time: it computes nothing."""
+    """What the constructor of a dataclass makes of all its fields, in half its time: it computes nothing. Beside them
+    may be lazy attributes that are known."""
     made = object.__new__(kind)
     object.__setattr__(made, "__dict__", values)
     return made
@@ -195,13 +226,14 @@ class QuickReader:
 
     def read(self, line: bytes) -> Trial | None:
         """The Trial of a line of JSON, if nothing is wrong with it; None: ask ``from_record``."""
-        if _read_line is None:
+        read = _read_line_but_stages if self.times_only else _read_line
+        if read is None:
             return None
         try:
-            stored = msgspec.structs.asdict(_read_line(line))
+            stored = msgspec.structs.asdict(read(line))
             case, machine = self._piece(stored.pop("case"), _read_case), self._piece(stored["machine"], _read_machine)
             measurements, off_again = (
-                [self._measurement(m) for m in stored[name]] for name in ("measurements", "off_again")
+                [self._measurement(m, case) for m in stored[name]] for name in ("measurements", "off_again")
             )
         except (ValueError, msgspec.MsgspecError):
             return None
@@ -229,14 +261,24 @@ class QuickReader:
                 self.pieces[text] = found
         return found
 
-    def _measurement(self, stored: Any) -> Measurement | None:
+    def _measurement(self, stored: Any, case: _Case) -> Measurement | None:
         """None: its id or its role is not its variant's."""
         values = msgspec.structs.asdict(stored)
         variant = self._piece(values["variant"], _read_variant)
-        if (values.pop("variant_id", variant.id), values.pop("role", variant.role)) != (variant.id, variant.role):
+        if (
+            values.setdefault("variant_id", variant.id) != variant.id
+            or values.pop("role", variant.role) != variant.role
+        ):
             return None
-        values |= {name: self._one(values[name]) for name in ("flags", "labels", "limits")}
-        values["variant"] = variant.variant
+        values["variant"], values["variant_id"] = variant.variant, variant.id
+        if self.times_only and values["stages"] is not None:
+            ubatches = values["effective_split_factor"] or variant.variant.split_factor
+            check = _reader_of_stages(self._one(case.stages), case.stored.workload.layers, ubatches)
+            check(values["stages"])
+            values["stages"] = None
+        for name in REPEATED:
+            if value := values[name]:
+                values[name] = self._one(value)
         return _made(Measurement, values)
 
     def _one(self, value: T) -> T:

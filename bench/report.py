@@ -33,6 +33,7 @@ from bench.profiling.shortfall import shortfalls
 from bench.report_model import Checks, Coverage, NoiseFloor, NotTimed, Panel, ReportModel, Row, Section, WhatIf
 from bench.results import Status, Trial
 from bench.run_folder import CONFIG
+from bench.spent import together
 from moe_impl.options import Machine, Variant
 
 
@@ -134,6 +135,7 @@ def build(run: Run, trials: Sequence[Trial] | None = None) -> ReportModel:
         fits=fits(cases.values()),
         off_against_off=tuple(off_against_off(base, config.measure)),
         backends=backends(cases.values(), ceilings),
+        spent=together(trial.spent_s for trial in trials),
     )
 
 

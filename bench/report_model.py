@@ -23,6 +23,7 @@ from bench.profiling.kept import Kept
 from bench.profiling.kernels import KernelProfile
 from bench.profiling.shortfall import Shortfall
 from bench.results import FAILURES, Status, Traffic, Trial
+from bench.spent import SpentOn
 from moe_impl.options import Link, Machine, Variant, Workload
 
 CLAIM_ORDER = (Kind.CROSSING, Kind.EVERYWHERE, Kind.NOT_MONOTONE, Kind.UNDECIDED, Kind.NOWHERE, Kind.NO_CLAIM)
@@ -230,6 +231,8 @@ class ReportModel:
     """A/A comparisons, where the sweep file asks for them."""
     backends: tuple[Backends, ...] = ()
     """Of the cases whose T1 was timed on several."""
+    spent: tuple[SpentOn, ...] = ()
+    """What the sweep's own time went to; empty for runs of before it was told."""
 
     @property
     def on_cpu(self) -> bool:

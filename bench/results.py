@@ -11,6 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 from bench import stored_rules
 from bench.device_work import DeviceWork
 from bench.identity import case_id, variant_id
+from bench.lazy import lazy
+from bench.spent import Activity
 from bench.telemetry import GpuState
 from moe_impl.options import BackendName, Link, Machine, Role, Variant, Workload
 
@@ -125,7 +127,7 @@ class Measurement:
     alone_s: float | None = None
     """Median of a repeat in steady mode (bench.measure.repeat); None where nothing in the case was doubtful."""
 
-    @property
+    @lazy
     def variant_id(self) -> str:
         return variant_id(self.variant)
 
@@ -197,6 +199,8 @@ class Trial:
     """Of this rank's GPU, before the first round and after every one; empty where nobody can be asked."""
     experts_choice: ExpertsChoice | None = None
     """None where no variant that ran says ``experts: auto``."""
+    spent_s: dict[Activity, float] = field(default_factory=dict)
+    """All of ``elapsed_s``, and ``start``; empty in runs of before it was told."""
 
     @cached_property
     def case_id(self) -> str:

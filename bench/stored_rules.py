@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import datetime
+from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from moe_impl.options import OWN_WEIGHTS
+from moe_impl.options import OWN_WEIGHTS, Workload
 from moe_impl.overlap.schedule import chain as stages_of_layer
 from moe_impl.stages import Stage
 
@@ -30,6 +31,7 @@ RANGES: Mapping[str, Range | None] = {
     "largest_difference": None,
 }
 """None: of an output that may be wrong, so that its error may be endless or no number."""
+NUMBERS = (int, float)
 STAGES = frozenset(Stage)
 
 
@@ -49,13 +51,13 @@ def out_of_range(value: Any) -> str | None:
 
 
 def _out_of_range(value: Any, allowed: Range | None, place: str) -> Iterator[str]:
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, NUMBERS) and not isinstance(value, bool):
         if allowed is not None and not allowed[0] <= value <= allowed[1]:
             yield f"{place}: {value}, expected a finite number, {allowed[0]:g}..{allowed[1]:g}"
         return
     items: Iterable[tuple[Any, Any]] = ()
     if is_dataclass(value):
-        items = ((spec.name, getattr(value, spec.name)) for spec in fields(value))
+        items = ((name, getattr(value, name)) for name in _names(value.__class__))
     elif isinstance(value, dict):
         items = value.items()
     elif isinstance(value, tuple | list):
@@ -63,6 +65,12 @@ def _out_of_range(value: Any, allowed: Range | None, place: str) -> Iterator[str
     for key, item in items:
         if item is not None and not isinstance(item, str):
             yield from _out_of_range(item, RANGES.get(key, allowed), f"{place}.{key}" if place else str(key))
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    """Fields of a dataclass."""
+    return tuple(spec.name for spec in fields(kind))
 
 
 def _broken(trial: "Trial") -> Iterator[str]:
@@ -82,14 +90,13 @@ def _broken(trial: "Trial") -> Iterator[str]:
             yield f"experts_choice.experts: {choice.experts}, expected {' or '.join(own)}"
     elif any(m.status == "ok" and m.variant.experts == "auto" for m in trial.measurements):
         yield "experts_choice: none, but a variant with experts auto is ok"
-    layers, stages = trial.workload.layers, frozenset(stages_of_layer(trial.workload))
     for index, measurement in enumerate(trial.measurements):
-        for what in chain(_outcome(measurement), _samples(measurement), _stages(measurement, layers, stages)):
+        for what in _outcome(measurement) + _samples(measurement) + _stages(measurement, trial.workload):
             yield f"measurements.{index}.{what}"
     for index, again in enumerate(trial.off_again):
         if again.role != "T1":
             yield f"off_again.{index}.variant: a {again.role}, expected a T1"
-        for what in chain(_samples(again), _stages(again, layers, stages)):
+        for what in _samples(again) + _stages(again, trial.workload):
             yield f"off_again.{index}.{what}"
 
 
@@ -101,43 +108,50 @@ def _is_moment(text: str) -> bool:
     return True
 
 
-def _outcome(m: "Measurement") -> Iterator[str]:
+def _outcome(m: "Measurement") -> list[str]:
+    wrong = []
     if m.status == "ok" and not m.samples_s:
-        yield "samples_s: none, but its status is ok"
+        wrong.append("samples_s: none, but its status is ok")
     if m.status == "ok" and m.check is None:
-        yield "check: none, but its status is ok"
+        wrong.append("check: none, but its status is ok")
     if m.status == "ok" and m.check is not None:
         for name in ("relative_error", "worst_row_ratio"):
             if not 0 <= (found := getattr(m.check, name)) <= LARGEST:
-                yield f"check.{name}: {found}, but its status is ok"
+                wrong.append(f"check.{name}: {found}, but its status is ok")
     if m.effective_split_factor is not None and m.effective_split_factor < 1:
-        yield f"effective_split_factor: {m.effective_split_factor}, expected at least 1"
+        wrong.append(f"effective_split_factor: {m.effective_split_factor}, expected at least 1")
     if m.rank_skew is not None and not 0 <= m.rank_skew <= 1:
-        yield f"rank_skew: {m.rank_skew}, expected a fraction"
+        wrong.append(f"rank_skew: {m.rank_skew}, expected a fraction")
+    return wrong
 
 
-def _samples(m: "Measurement") -> Iterator[str]:
+def _samples(m: "Measurement") -> list[str]:
+    wrong = []
     if m.status == "ok" and m.check is not None and not m.check.passed:
-        yield "check.passed: false, but its status is ok"
+        wrong.append("check.passed: false, but its status is ok")
     if not len(m.samples_s) == len(m.places) == len(m.rounds):
         found = ", ".join(f"{name} {len(getattr(m, name))}" for name in ("samples_s", "places", "rounds"))
-        yield f"samples_s: lengths differ: {found}"
+        wrong.append(f"samples_s: lengths differ: {found}")
+    return wrong
 
 
-def _stages(m: "Measurement", layers: int, needed: frozenset[Stage]) -> Iterator[str]:
-    """Args: layers of the workload; needed: stages without which a stage pass is not whole."""
+def _stages(m: "Measurement", workload: Workload) -> list[str]:
+    """Of its stage pass, which is whole: every stage of the workload's layers, in every micro-batch."""
     if m.stages is None:
-        return
-    tables, ubatches = m.stages.op_s, m.effective_split_factor or m.variant.split_factor
+        return []
+    wrong = []
+    tables, layers, ubatches = m.stages.op_s, workload.layers, m.effective_split_factor or m.variant.split_factor
     lengths = set(map(len, tables.values())), set(map(len, chain.from_iterable(tables.values())))
     for name, table in () if lengths == ({layers}, {ubatches}) else tables.items():
         if [len(row) for row in table] != [ubatches] * layers:
-            yield f"stages.op_s.{name}: not {layers} layers of {ubatches} micro-batches"
-    if needed != (found := frozenset(tables)):
+            wrong.append(f"stages.op_s.{name}: not {layers} layers of {ubatches} micro-batches")
+    needed, found = frozenset(stages_of_layer(workload)), frozenset(tables)
+    if needed != found:
         for name in sorted(found - STAGES):
-            yield f"stages.op_s.{name}: no stage, known: {', '.join(Stage)}"
+            wrong.append(f"stages.op_s.{name}: no stage, known: {', '.join(Stage)}")
         if missing := sorted(needed - found):
-            yield f"stages.op_s: lacks {', '.join(missing)}"
+            wrong.append(f"stages.op_s: lacks {', '.join(missing)}")
+    return wrong
 
 
 def unknown_field(stored: Any, known: Any, place: str = "") -> str | None:

@@ -27,6 +27,7 @@ from bench.running.leaving import leave_with_supervisor
 from bench.running.messages import EXIT_AFTER_FAILURE, Event, Failed, Finished, Job, Ready, dump_event, load_job
 from bench.running.progress_file import ProgressFile
 from bench.running.ranks import OtherRanks, Tell, failures_only, leave_with_rank_0
+from bench.spent import process_age_s
 from bench.targets import Targets
 from bench.telemetry import watching
 
@@ -121,9 +122,14 @@ def run_pass(job: Job, device: torch.device, peers: Peers, tell: Tell) -> int:
         peers,
         watching(uuid_of(device) if device.type == "cuda" else None),
     )
+    started_s = process_age_s()
     for job_case in job.cases:
+        case_run = CaseRun.of(context, job_case)
+        if started_s is not None:
+            case_run.spent.add("start", started_s)
+            started_s = None
         try:
-            tell(Finished(to_record(CaseRun.of(context, job_case).trial())))
+            tell(Finished(to_record(case_run.trial())))
         except CaseFailureError as failure:
             traceback.print_exception(failure.__cause__)
             tell(failed(job_case.case.case_id, failure))

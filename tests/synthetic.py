@@ -121,6 +121,7 @@ class Builder:
             started_at="2026-01-02T03:04:05Z",
             elapsed_s=1.0,
             overhead_s=0.5,
+            spent_s={"oracle": 0.5, "measure": 0.5},
         )
 
     def _measurement(self, case: Case, one: Variant, samples: Sequence[float], places: Sequence[int]) -> Measurement:

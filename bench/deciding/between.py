@@ -9,17 +9,22 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, TypeVar
+from functools import cache
+from itertools import chain
+from typing import Any, NamedTuple, TypeVar
 
 from bench.deciding import compare, join
 from bench.deciding.across import Axis, Place, pair
+from bench.deciding.at_once import tell_medians
 from bench.deciding.compare import CLAIMS, Comparison, Reason, Verdict
 from bench.deciding.discovery import surviving
-from bench.deciding.join import Passes
+from bench.deciding.join import Passes, Runs
+from bench.deciding.sides import Sides, overlapped
 from bench.deciding.welch import Difference
+from bench.lazy import tell
 from bench.measure.settings import MeasureSettings
 from bench.results import Measurement, Status, Trial
-from moe_impl.options import Role, Variant
+from moe_impl.options import Role
 
 
 class Doubt(StrEnum):
@@ -51,6 +56,8 @@ FORBIDS = {
     Reason.FEW_COMMON_PASSES: Doubt.FEW_PASSES,
 }
 """What either run's own verdict lacks and this one then lacks too; an interval too wide there is none of it."""
+FORBIDDING = frozenset(FORBIDS.values())
+"""With one of these a difference is no test: it does not count among those of its table."""
 
 
 @dataclass(frozen=True)
@@ -162,21 +169,23 @@ def compare_alone(
     base: Sequence[Trial], new: Sequence[Trial], measure: MeasureSettings, axis: Axis | None = None
 ) -> Alone:
     """The same before rows are held together. Without an axis, of any cases as long as both hold all their Trials."""
-    base_passes, held = _overlapped(base), _overlapped(new)
-    base_rows, new_rows = _rows(base_passes, measure), _rows(held, measure)
+    base_held, held = _overlapped(base), _overlapped(new)
+    tell_medians([one.sides for one in chain(base_held.values(), held.values())])
+    base_rows, new_rows = _rows(base_held, measure), _rows(held, measure)
+    difference = cache(_difference)  # T1's is in the row of every T2o
     found = pair(list(base_rows), list(held), axis)
     changes, turned_off = [], []
     not_compared = [NotCompared(place, value) for place, value in found.without_counterpart]
     for at, there in found.pairs:
-        if failed := _not_timed(at, there, held[there], axis):
+        if failed := _not_timed(at, there, held[there].sides, axis):
             not_compared.append(failed)
-        elif axis is None and (chosen := _chosen_otherwise(at, base_passes[at], held[there])):
+        elif axis is None and (chosen := _chosen_otherwise(at, base_held[at].passes, held[there].passes)):
             not_compared.append(chosen)
         elif not (base_rows[at].ran_tbo or new_rows[there].ran_tbo):
             turned_off.append(at)
         else:
-            rows, passes = (base_rows[at], new_rows[there]), (base_passes[at], held[there])
-            changes.append(_change(*rows, *passes, measure))
+            rows, sides = (base_rows[at], new_rows[there]), (base_held[at].sides, held[there].sides)
+            changes.append(_change(*rows, *sides, difference, measure))
     return Alone(
         tuple(base_rows.values()),
         tuple(new_rows.values()),
@@ -230,35 +239,44 @@ def _with_rows(change: Change, base: Comparison, new: Comparison) -> Change:
     return change if change.base is base and change.new is new else replace(change, base=base, new=new)
 
 
-def _overlapped(trials: Iterable[Trial]) -> dict[Place, Passes]:
-    """Every T2o of a run, timed or not, with its case's passes."""
-    return {
-        Place(passes[0].workload, passes[0].link, variant): passes
-        for passes in join.by_case(trials).values()
-        for variant in join.variants_of(passes)
-        if variant.role == "T2o"
-    }
+class _Held(NamedTuple):
+    """What a run holds of an overlapped variant."""
+
+    passes: Passes
+    """Of its case."""
+    sides: Sides
 
 
-def _rows(overlapped: Mapping[Place, Passes], measure: MeasureSettings) -> dict[Place, Comparison]:
+def _overlapped(trials: Iterable[Trial]) -> dict[Place, _Held]:
+    """Every T2o of a run, timed or not."""
+    found = {}
+    for case, passes in join.by_case(trials).items():
+        first = passes[0]
+        for variant, sides in overlapped(passes):
+            place = Place(first.workload, first.link, variant)
+            tell(place, ids=(case, next(iter(sides.on.measured.values())).variant_id))
+            found[place] = _Held(passes, sides)
+    return found
+
+
+def _rows(run: Mapping[Place, _Held], measure: MeasureSettings) -> dict[Place, Comparison]:
     """Of those that were timed."""
     return {
-        place: compare.off_on(passes, place.variant, measure)
-        for place, passes in overlapped.items()
-        if join.timed(passes, place.variant)
+        place: compare.off_on(held.passes, place.variant, held.sides, measure)
+        for place, held in run.items()
+        if held.sides.on.timed
     }
 
 
-def _not_timed(at: Place, there: Place, passes: Sequence[Trial], axis: Axis | None) -> NotCompared | None:
+def _not_timed(at: Place, there: Place, sides: Sides, axis: Axis | None) -> NotCompared | None:
     """How NEW's T2o or its T1 first ended without a time, in any pass: what crashes once has not passed."""
-    for variant in (there.variant, join.unsplit(there.variant)):
-        timed = join.timed(passes, variant)
-        bad = {p: m for p, m in join.measured(passes, variant).items() if p not in timed}
-        if bad:
+    for runs in (sides.on, sides.off):
+        if len(runs.timed) < len(runs.measured):
+            bad = {p: m for p, m in runs.measured.items() if p not in runs.timed}
             first = next(iter(bad.values()))
             alike = tuple(p for p, m in bad.items() if m.status is first.status)
             value = axis.value(there) if axis else None
-            return NotCompared(at, value, variant.role, first.status, first.reason, alike)
+            return NotCompared(at, value, first.role, first.status, first.reason, alike)
     return None
 
 
@@ -271,29 +289,33 @@ def _chosen_otherwise(at: Place, base: Sequence[Trial], new: Sequence[Trial]) ->
     return None if then == now else NotCompared(at, reason=f"experts auto is {then} in BASE, {now} in NEW")
 
 
+def _difference(base: Runs, new: Runs) -> Difference | None:
+    """Of the log of each pass's median time; None where a run has none."""
+    return Difference(base.pass_logs, new.pass_logs) if base.timed and new.timed else None
+
+
 def _change(
     base: Comparison,
     new: Comparison,
-    base_passes: Sequence[Trial],
-    new_passes: Sequence[Trial],
+    base_sides: Sides,
+    new_sides: Sides,
+    difference: Callable[[Runs, Runs], Difference | None],
     measure: MeasureSettings,
 ) -> Change:
     doubts = tuple(dict.fromkeys(FORBIDS[reason] for reason in (*base.reasons, *new.reasons) if reason in FORBIDS))
-    difference = None
+    change = None
     if base.estimate is not None and new.estimate is not None:
-        difference = Difference(base.estimate.pass_logs, new.estimate.pass_logs)
-    verdict, reasons = _decided(difference, doubts, lambda known: decide_change(known, measure))
+        change = Difference(base.estimate.pass_logs, new.estimate.pass_logs)
+    verdict, reasons = _decided(change, doubts, decide_change, measure)
 
-    def of_both(before: Variant, after: Variant) -> tuple[Times, OtherWork | None]:
-        then, now = join.runs(base_passes, before), join.runs(new_passes, after)
-        known = Difference(then.pass_logs, now.pass_logs) if then.timed and now.timed else None
-        decided = _decided(known, doubts, lambda found: decide_time(found, measure))
-        times = Times(after.role, then.median_s, now.median_s, known, *decided)
-        return times, _other_work(then.timed, now.timed, after.role)
+    def of_both(role: Role, then: Runs, now: Runs) -> tuple[Times, OtherWork | None]:
+        known = difference(then, now)
+        times = Times(role, then.median_s, now.median_s, known, *_decided(known, doubts, decide_time, measure))
+        return times, _other_work(then.timed, now.timed, role)
 
-    off, on = of_both(base.baseline, new.baseline), of_both(base.variant, new.variant)
+    off, on = of_both("T1", base_sides.off, new_sides.off), of_both("T2o", base_sides.on, new_sides.on)
     other = tuple(work for _, work in (off, on) if work is not None)
-    return Change(base, new, difference, verdict, reasons, (off[0], on[0]), other)
+    return Change(base, new, change, verdict, reasons, (off[0], on[0]), other)
 
 
 def _other_work(base: Mapping[int, Measurement], new: Mapping[int, Measurement], role: Role) -> OtherWork | None:
@@ -312,12 +334,15 @@ Decided = tuple[Verdict, tuple[Doubt, ...]]
 
 
 def _decided(
-    difference: Difference | None, doubts: tuple[Doubt, ...], rule: Callable[[Difference], Decided]
+    difference: Difference | None,
+    doubts: tuple[Doubt, ...],
+    rule: Callable[[Difference, MeasureSettings], Decided],
+    measure: MeasureSettings,
 ) -> Decided:
     """The rule's verdict, unless something forbids one."""
     if difference is None or doubts:
         return Verdict.UNDECIDED, doubts or (Doubt.FEW_PASSES,)
-    return rule(difference)
+    return rule(difference, measure)
 
 
 def decide_change(difference: Difference, measure: MeasureSettings) -> Decided:
@@ -360,5 +385,4 @@ def _surviving(judged: Sequence[Judged]) -> list[Judged]:
 
 
 def _p_value(one: Change | Times) -> float | None:
-    forbidden = set(one.reasons) & set(FORBIDS.values())
-    return None if one.difference is None or forbidden else one.difference.p_value
+    return one.difference.p_value if one.difference is not None and FORBIDDING.isdisjoint(one.reasons) else None

@@ -1,22 +1,27 @@
 """Decide: each overlapped variant (T2o) against its own unsplit run (T1), with a verdict and the reasons for none."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
+from operator import attrgetter
 from statistics import median
 from typing import Protocol
 
-from bench.deciding import join, stats
+from bench.deciding import join
 from bench.deciding.discovery import surviving
-from bench.deciding.join import Runs
+from bench.deciding.join import Passes, Runs
+from bench.deciding.sides import Sides, overlapped, speedup
 from bench.deciding.stats import Estimate
 from bench.identity import case_id
-from bench.lazy import lazy
+from bench.lazy import lazy, tell
 from bench.measure.settings import MeasureSettings
 from bench.results import FAILURES, Measurement, Trial
 from moe_impl.options import Link, Variant, Workload
 from moe_impl.support import CPU_ONLY, TBO_OFF
+
+LABELS, LIMITS, FLAGS = map(attrgetter, ("labels", "limits", "flags"))
+"""Of a Measurement."""
 
 
 class Verdict(StrEnum):
@@ -128,10 +133,10 @@ def compare_cases(cases: Mapping[str, Sequence[Trial]], measure: MeasureSettings
     """The same of case_id -> its Trials (bench.deciding.join.by_case)."""
     return true_together(
         [
-            off_on(passes, variant, measure)
-            for passes in cases.values()
-            for variant in join.variants_of(passes)
-            if variant.role == "T2o" and join.timed(passes, variant)
+            off_on(passes, variant, sides, measure)
+            for passes in map(join.indexed, cases.values())
+            for variant, sides in overlapped(passes)
+            if sides.on.timed
         ]
     )
 
@@ -196,39 +201,50 @@ def judged(
         common: passes of both.
         doubts: what forbids a verdict whatever the interval says.
     """
-    reasons = list(doubts)
+    return _judged(lambda: speedup(off, on, common), doubts, measure)
+
+
+def _judged(
+    find: Callable[[], Estimate | None], doubts: Sequence[Reason], measure: MeasureSettings
+) -> tuple[Verdict, tuple[Reason, ...], Estimate | None]:
+    reasons = tuple(doubts)
     try:
-        logs = [stats.paired_logs(off[p].samples_s, on[p].samples_s) for p in common]
+        estimate = find()
     except ValueError:
-        reasons.append(Reason.UNPAIRED)
-        logs = []
-    estimate = stats.estimate(logs) if logs else None
+        return Verdict.UNDECIDED, (*reasons, Reason.UNPAIRED), None
     if estimate is None or reasons:
-        return Verdict.UNDECIDED, tuple(reasons), estimate
-    verdict, decided = decide(estimate, measure)
-    return verdict, decided, estimate
+        return Verdict.UNDECIDED, reasons, estimate
+    return *decide(estimate, measure), estimate
 
 
-def off_on(passes: Sequence[Trial], variant: Variant, measure: MeasureSettings) -> Comparison:
-    """One T2o against its own T1 of the same case and pass, its verdict for itself."""
-    off, serial, on = (join.runs(passes, one) for one in (join.unsplit(variant), join.split_serial(variant), variant))
-    common = sorted(off.timed.keys() & on.timed.keys())
-    verdict, reasons, estimate = judged(off.timed, on.timed, common, _doubts(passes, off, on, len(common)), measure)
-    sides = [list(side.timed.values()) for side in (off, serial, on)]
-    return Comparison(
+def off_on(passes: Passes, variant: Variant, sides: Sides, measure: MeasureSettings) -> Comparison:
+    """One T2o against its own T1 of the same case and pass, its verdict for itself.
+
+    Args:
+        passes: of the case.
+        variant, sides: one that is ``overlapped`` (bench.deciding.sides).
+        measure: the margins.
+    """
+    off, on = sides.off, sides.on
+    doubts = _doubts(passes, off, on, len(sides.common))
+    verdict, reasons, estimate = _judged(lambda: sides.estimate, doubts, measure)
+    of_off, of_serial, of_on = (list(side.timed.values()) for side in (off, sides.serial, on))
+    row = Comparison(
         workload=passes[0].workload,
         link=passes[0].link,
         variant=variant,
         verdict=verdict,
         reasons=reasons,
         estimate=estimate,
-        baseline_s=_median_s(off, common),
-        variant_s=_median_s(on, common),
-        labels=_distinct(m.labels for m in sides[-1]),
-        limits=_distinct(m.limits for m in sides[0] + sides[-1]),
-        flags=_distinct(m.flags for side in sides for m in side),
+        baseline_s=_median_s(off, sides.common),
+        variant_s=_median_s(on, sides.common),
+        labels=_distinct(map(LABELS, of_on)),
+        limits=_distinct(map(LIMITS, of_off + of_on)),
+        flags=_distinct(map(FLAGS, of_off + of_serial + of_on)),
         timers=tuple(dict.fromkeys(trial.timer for trial in passes)),
     )
+    tell(row, case_id=passes[0].case_id)
+    return row
 
 
 def _doubts(passes: Sequence[Trial], off: Runs, on: Runs, num_common: int) -> list[Reason]:

@@ -1,11 +1,12 @@
 """Find what belongs together in a run's Trials: a case's passes, a variant's measurements, a series over tokens."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from math import log
 from statistics import median
+from typing import Any
 
 from bench.lazy import lazy
 from bench.results import Measurement, Status, Trial
@@ -34,6 +35,29 @@ def at_any_tokens(workload: Workload) -> Workload:
 def series_of(workload: Workload, link: Link, variant: Variant) -> Series:
     """The series that a case's variant belongs to."""
     return Series(at_any_tokens(workload), link, variant)
+
+
+class SeriesOfRows:
+    """``series_of`` for many rows that share workloads, links and variants: each object is hashed once, being slow to
+    hash, and equal series are one object."""
+
+    def __init__(self) -> None:
+        self._series: dict[tuple[int, int, int], Series] = {}
+        self._same: dict[int, tuple[Any, Any]] = {}  # by the object's id, which the object held here keeps its own
+        self._first: dict[Any, Any] = {}
+
+    def __call__(self, workload: Workload, link: Link, variant: Variant) -> Series:
+        parts = self._one(workload, at_any_tokens), self._one(link), self._one(variant)
+        key = id(parts[0]), id(parts[1]), id(parts[2])
+        return self._series.get(key) or self._series.setdefault(key, Series(*parts))
+
+    def _one(self, value: Any, read: Callable[[Any], Any] | None = None) -> Any:
+        """The first that was equal to what ``read`` makes of the value."""
+        known = self._same.get(id(value))
+        if known is None:
+            made = value if read is None else read(value)
+            known = self._same[id(value)] = value, self._first.setdefault(made, made)
+        return known[1]
 
 
 class Runs:

@@ -43,7 +43,8 @@ class Estimate:
     pass_logs: tuple[float, ...]
     """Median log ratio of each pass: a mean would follow the few samples in which the host was elsewhere."""
     within_sd: float | None
-    """Standard deviation of the paired logs within a pass, pooled over passes; None with one pair a pass."""
+    """Standard deviation of the paired logs within a pass, pooled over passes; None with one pair a pass,
+    and where nobody asks for it (bench.deciding.at_once)."""
 
     @property
     def passes(self) -> int:

@@ -42,6 +42,7 @@ def document(model: ReportModel) -> dict[str, Any]:
         "fits": [_fits(found) for found in model.fits],
         "shortfalls": [_shortfall(found) for found in model.shortfalls],
         "backends": [_backends(found) for found in model.backends],
+        "spent_s": {on.activity: on.total_s for on in model.spent},
         "noise_floor": asdict(model.noise),
         "failures": [_not_timed(entry) for entry in model.failures],
         "skips": [_not_timed(entry) for entry in model.skips],

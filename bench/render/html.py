@@ -50,6 +50,7 @@ def page(model: ReportModel, pictures: Sequence[Picture] = ()) -> str:
             between_tools=timeline_section.between_tools(model.timelines),
             limits=limits.of(model),
             environment=tables.environment(model),
+            spent=tables.spent(model),
             verdicts=VERDICTS,
         )
     )

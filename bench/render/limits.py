@@ -28,10 +28,10 @@ def of(model: ReportModel) -> list[str]:
     """Those that hold for any series of the run."""
     if model.on_cpu:
         return ["Nothing about time: a CPU runs the stages one after the other."]
-    shown = (*model.sections, *model.alone)
-    labels = [label for each in shown for label in each.labels]
+    labels = [label for section in model.sections for label in section.labels]
+    labels += [label for found in model.alone for label in found.labels]
     said = [limit for begin, limit in OF_LABELS.items() if any(label.startswith(begin) for label in labels)]
-    workloads = [each.series.workload for each in shown]
+    workloads = [series.workload for series in (*(s.series for s in model.sections), *(a.series for a in model.alone))]
     if any(work.ep_size > 1 for work in workloads) and all(machine.ranks == 1 for machine in model.machines):
         said.append("One GPU plays one rank: its peers are clones that are never late and hold equal shares.")
     if any(work.attention is None for work in workloads):

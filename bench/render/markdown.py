@@ -36,6 +36,8 @@ def page(model: ReportModel, pictures: Sequence[Picture] = ()) -> str:
         lines += [f"## {title}", "", *listed, ""] if listed else []
     lines += ["## Limits", "", "What these numbers cannot say:", "", *(f"- {line}" for line in limits.of(model)), ""]
     lines += ["## Environment", "", *table_lines(tables.environment(model)), ""]
+    for table in tables.spent(model):
+        lines += [*table_lines(table), ""]
     lines += ["## Repeat", "", "```", *model.commands, *timeline_section.missing(model), "```", ""]
     return "\n".join(lines)
 

@@ -274,6 +274,26 @@ def of(section: Section) -> list[Table]:
     return [decision(section), explanation(section), *(table for table in more if table is not None)]
 
 
+def spent(model: ReportModel) -> list[Table]:
+    """What the sweep's own time went to; none for a run that does not say."""
+    if not model.spent:
+        return []
+    whole_s = sum(on.total_s for on in model.spent)
+    rows = (
+        (on.activity, f"{on.trials}", f"{on.median_s:.2f}", f"{on.largest_s:.2f}", f"{on.total_s:.1f}",
+         words.percent(on.total_s / whole_s if whole_s else 0.0))
+        for on in model.spent
+    )  # fmt: skip
+    headers = ("", "Trials", "median s", "largest s", "in all s", "share")
+    return [Table("Where the sweep's time went", headers, tuple(rows), notes=(SPENT,))]
+
+
+SPENT = (
+    "start: of a process, in its first Trial. first run: of each variant, kernels are compiled there. oracle: all "
+    "checks of that run. measure: samples. stages: the instrumented pass, stage times and memory."
+)
+
+
 def environment(model: ReportModel) -> Table:
     """Every recorded fact, nested ones as dotted keys."""
     told = tuple((name, words.fact(value)) for name, value in facts.flat(model.environment).items())

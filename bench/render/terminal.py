@@ -1,12 +1,14 @@
 """The end of a sweep and ``bench compare`` on a terminal: rich renderables, readable at 80 columns."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any, Protocol, TypeVar
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -79,25 +81,43 @@ def left_out(series: int, where: str) -> list[RenderableType]:
 
 def table(cells: tables.Table) -> list[RenderableType]:
     """A table with its notes below."""
+    headers = [FOLDED.get(header, header.replace(" ", "\n")) for header in cells.headers]
+    widths = [max(map(_width, column)) for column in zip(headers, *cells.rows, strict=True)]  # rich finds them slowly
 
     def draw(columns: int) -> RichTable:
         drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0, header_style="bold")
-        for header in cells.headers[:columns]:
+        for header, width in zip(headers[:columns], widths, strict=False):
             left = header == "verdict"
             # Only headers may fold: a number broken over two lines is misread.
-            drawn.add_column(
-                FOLDED.get(header, header.replace(" ", "\n")), justify="left" if left else "right", no_wrap=True
-            )
+            drawn.add_column(header, justify="left" if left else "right", no_wrap=True, width=width)
         for row in cells.rows:
-            drawn.add_row(*map(_coloured, row[:columns]))
+            drawn.add_row(*map(Cell, row[:columns]))
         return drawn
 
     notes = [Padding(Text(note, style="" if i == 0 else "dim"), (0, 0, 0, 2)) for i, note in enumerate(cells.notes)]
     return [Fitting(draw, cells.headers), *notes]
 
 
-def _coloured(cell: str) -> Text:
-    return Text(cell, style=STYLE_OF.get(cell, ""))
+def _width(cell: str) -> int:
+    """Of its longest line, in columns."""
+    return max(map(cell_len, cell.splitlines()), default=0)
+
+
+class Cell:
+    """One line of text in a table: as rich's own, in half its time."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType | Segment]:
+        style = STYLE_OF.get(self._text, "")
+        missing = options.max_width - cell_len(self._text)
+        if missing < 0 or "\n" in self._text:
+            yield Text(self._text, style=style)
+            return
+        left = options.justify == "left"
+        padded = self._text + " " * missing if left else " " * missing + self._text
+        yield Segment(padded, console.get_style(style) if style else None)
 
 
 def listed(title: str, lines: list[str], style: str) -> list[RenderableType]:

@@ -51,9 +51,10 @@ def test_a_line_that_this_version_wrote_is_read_as_the_strict_reader_does(index:
 
 @pytest.mark.parametrize("results", REPORTS, ids=lambda path: path.parent.name)
 def test_so_is_every_committed_run(results: Path) -> None:
-    reader = QuickReader()
+    reader, of_times = QuickReader(), QuickReader(times_only=True)
     for line in results.read_bytes().splitlines():
         assert reader.read(line) == from_record(json.loads(line))
+        assert of_times.read(line) is not None
 
 
 Change = Callable[[dict[str, Any]], Any]
@@ -78,6 +79,12 @@ DAMAGES: dict[str, Change] = {
     "whole number with a point": lambda record: record["measurements"][0]["places"].__setitem__(1, 1.0),
     "endless bytes": lambda record: record["measurements"][0]["memory"].update(peak_bytes=2**62 + 1),
     "a layer less": lambda record: record["measurements"][2]["stages"]["op_s"]["gemm1"].pop(),
+    "a stage less": lambda record: record["measurements"][2]["stages"]["op_s"].pop("gemm1"),
+    "a micro-batch more": lambda record: record["measurements"][2]["stages"]["op_s"]["gemm1"][1].append(1.0),
+    "no span": lambda record: record["measurements"][2]["stages"].pop("span_s"),
+    "other micro-batches": lambda record: record["measurements"][2].update(effective_split_factor=1),
+    "endless micro-batches": lambda record: record["measurements"][2].update(effective_split_factor=2**62),
+    "negative micro-batches": lambda record: record["measurements"][2].update(effective_split_factor=-1),
     "a place less": lambda record: record["measurements"][0]["places"].pop(),
     "negative case": lambda record: record["case"]["workload"].update(seed=-1),
     "unknown field of a check": lambda record: record["measurements"][0]["check"].update(more=1),
@@ -90,7 +97,8 @@ DAMAGES: dict[str, Change] = {
 def test_what_is_wrong_is_left_to_the_strict_reader(damage: str, tmp_path: Path) -> None:
     record = to_record(TRIALS[0])
     DAMAGES[damage](record)
-    assert QuickReader().read(json.dumps(record).encode()) is None
+    for times_only in (False, True):
+        assert QuickReader(times_only).read(json.dumps(record).encode()) is None
     good = stored(TRIALS[1])
     (tmp_path / "results.jsonl").write_bytes(good + b"\n" + json.dumps(record).encode() + b"\n")
     with pytest.raises(BenchError, match=r"results.jsonl:2: not a readable Trial"):
@@ -106,8 +114,10 @@ def test_a_key_that_is_twice_in_an_object_is_found_whatever_was_read_before() ->
 
 def test_without_msgspec_the_strict_reader_reads_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "results.jsonl").write_bytes(b"".join(stored(trial) + b"\n" for trial in TRIALS[:2]))
-    monkeypatch.setattr(quick_record, "_read_line", None)
-    assert QuickReader().read(stored(TRIALS[0])) is None
+    for name in ("_read_line", "_read_line_but_stages"):
+        monkeypatch.setattr(quick_record, name, None)
+    for times_only in (False, True):
+        assert QuickReader(times_only).read(stored(TRIALS[0])) is None
     assert RunFolder(tmp_path).trials() == TRIALS[:2]
 
 

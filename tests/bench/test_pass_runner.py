@@ -44,6 +44,9 @@ def test_a_case_that_works_is_checked_timed_and_stamped(one_pass: Pass) -> None:
     assert [m.places for m in trial.measurements] == [(2, 3, 8, 9), (0, 5, 6, 11), (1, 4, 7, 10)]
     assert by_role(trial)["T1"].check.same_as_unsplit is None  # type: ignore[union-attr]
     assert 0 < trial.overhead_s < trial.elapsed_s
+    assert sum(trial.spent_s.values()) == pytest.approx(trial.elapsed_s, rel=0.05)
+    assert {"build", "first run", "oracle", "random delays", "warm-up", "measure", "stages"} <= trial.spent_s.keys()
+    assert "start" not in trial.spent_s, "the process's, which the worker tells"
 
 
 def test_a_batch_under_min_tokens_is_recorded_as_run_unsplit(one_pass: Pass) -> None:
