@@ -207,6 +207,7 @@ class CaseRun:
             spread=spread,
         )
         if not wrong:
+            self.spent.on("first run")  # a graph is captured
             run.ready()
             self.checked[variant_id(variant)] = this
 
@@ -214,6 +215,7 @@ class CaseRun:
         """A second run of a T1 that passed its check: what it was checked for must come out again."""
         key = variant_id(variant)
         if key in self.checked:
+            self.spent.on("first run")
             first = self.outcome[key]
             again = Measurement(variant, Status.OK, labels=first.labels, limits=first.limits)
             run = target.run(variant, progress)
@@ -241,6 +243,7 @@ class CaseRun:
         """Time the checked variants by turns; the last timed output must be the checked one."""
         if not self.checked:
             return
+        self.spent.on("warm-up")
 
         def keeping(this: _Checked | _Again) -> Callable[[], None]:
             def call() -> None:

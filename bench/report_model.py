@@ -232,7 +232,7 @@ class ReportModel:
     backends: tuple[Backends, ...] = ()
     """Of the cases whose T1 was timed on several."""
     spent: tuple[SpentOn, ...] = ()
-    """What the sweep's own time went to; empty for runs of before it was told."""
+    """What its Trials' time went to; empty for runs of before it was told."""
 
     @property
     def on_cpu(self) -> bool:

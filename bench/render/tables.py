@@ -275,7 +275,7 @@ def of(section: Section) -> list[Table]:
 
 
 def spent(model: ReportModel) -> list[Table]:
-    """What the sweep's own time went to; none for a run that does not say."""
+    """What the Trials' time went to; none for a run that does not say."""
     if not model.spent:
         return []
     whole_s = sum(on.total_s for on in model.spent)
@@ -285,12 +285,13 @@ def spent(model: ReportModel) -> list[Table]:
         for on in model.spent
     )  # fmt: skip
     headers = ("", "Trials", "median s", "largest s", "in all s", "share")
-    return [Table("Where the sweep's time went", headers, tuple(rows), notes=(SPENT,))]
+    return [Table("Where its Trials' time went", headers, tuple(rows), notes=(SPENT,))]
 
 
 SPENT = (
     "start: of a process, in its first Trial. first run: of each variant, kernels are compiled there. oracle: all "
-    "checks of that run. measure: samples. stages: the instrumented pass, stage times and memory."
+    "checks of that run. measure: samples. stages: the instrumented pass, stage times and memory. Not in it: Trials "
+    "that ended their process, the probe before all, and this report."
 )
 
 

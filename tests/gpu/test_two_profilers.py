@@ -1,5 +1,6 @@
 """torch.profiler and Nsight Systems tell the same of one case, and both what the event timer tells, each within 3 %."""
 
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -12,6 +13,7 @@ from bench.profiling import drive
 from bench.profiling.agreement import ALIKE, agreements
 from bench.profiling.kept import Kept, keep
 from bench.profiling.request import Request, Tool
+from bench.timeline.read import read
 from moe_impl.links import PACED_PRESETS
 from moe_impl.options import Variant, Workload
 from moe_impl.shapes import ModelShape
@@ -59,3 +61,9 @@ def test_both_tools_tell_the_same_ratio_and_stage_shares(by_torch: Kept, tmp_pat
         pytest.skip("Nsight Systems is neither on PATH nor inside Nsight Compute")
     (found,) = agreements([by_torch, profiled("nsys", tmp_path / "nsys")])
     assert found.alike, found
+
+
+def test_every_piece_of_a_replay_is_told_in_a_trace(tmp_path: Path) -> None:
+    replayed = replace(CASE, variants=tuple(replace(variant, launch="graph") for variant in CASE.variants))
+    for trace in drive.profile(Request(replayed, "torch", str(tmp_path))):
+        assert read(trace).doubts == []
