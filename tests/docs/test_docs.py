@@ -112,8 +112,11 @@ def test_every_cell_of_the_readme_table_is_a_row_of_the_report_with_its_doubt() 
 def test_the_readme_repeats_the_break_evens() -> None:
     text = " ".join(README.split())
     for series, name in SERIES:
-        crossing = re.search(r"crosses 1 at about (\d+) \(interpolated", quoted_section(series)).group(1)
-        assert f"{crossing} tokens on with {name}" in text or f"{crossing} with {name}" in text, name
+        section = quoted_section(series)
+        first = re.search(r"^Break-even between \d+ and (\d+) tokens", section, re.MULTILINE).group(1)
+        crossing = re.search(r"crosses 1 at about (\d+) \(interpolated", section).group(1)
+        assert f"{first} with {name}" in text or f"{first} on with {name}" in text, name
+        assert f"{crossing} with {name}" in text, name
 
 
 def test_the_engines_page_shows_what_the_schedule_draws() -> None:
