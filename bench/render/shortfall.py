@@ -42,9 +42,10 @@ def table(found: Shortfall) -> Table:
 
 def _verdict(found: Shortfall) -> str:
     share, bound = units.format_percent(abs(found.remainder_share)), units.format_percent(EXPLAINED)
+    of_gap = f" ({units.format_percent(abs(found.remainder_s / found.gap_s))} of the distance)" if found.gap_s else ""
     if found.explained:
-        return f"Explained: the remainder is {share} of T2o, at most {bound}."
-    return f"Not explained: the remainder is {share} of T2o, more than {bound}."
+        return f"Explained: the remainder is {share} of T2o{of_gap}, at most {bound} of T2o."
+    return f"Not explained: the remainder is {share} of T2o{of_gap}, more than {bound} of T2o."
 
 
 def _modelled(found: Shortfall) -> str:

@@ -18,6 +18,7 @@ from bench.render.printing import show
 from bench.timeline.analysis import measure
 from bench.timeline.attribute import attribute
 from bench.timeline.strip import strip
+from bench.units import format_percent
 from moe_impl.options import Variant
 
 UNIT_S = 1e-9
@@ -149,6 +150,7 @@ def test_report_compare_and_json_say_it(tmp_path: Path, capsys: pytest.CaptureFi
     assert [row[0] for row in shown.rows][:3] == ["T2o, timed", "ideal", "T2o - ideal"]
     assert shown.rows[-1][0] == "remainder"
     assert shown.notes[0].startswith("Not explained: the remainder is "), "made-up times beside a real trace"
+    assert f" of T2o ({format_percent(abs(one.remainder_s / one.gap_s))} of the distance), " in shown.notes[0]
     (line,) = shortfall.lines(model)
     show(terminal.summary(model))
     assert "From the ideal to T2o, by timelines" in capsys.readouterr().out
