@@ -1,13 +1,15 @@
 """How fast the two grouped GEMMs of an NVFP4 MoE layer are, beside bf16 ``torch._grouped_mm`` on the same weights.
 
     PYTHONPATH=. python tools/gemm_rates.py [--shards deepseek-v3:8,qwen3-30b-a3b:1,ernie-4.5-300b-a47b:8]
-                                            [--rows 64,1024] [--skew 0.0,1.0] [--repeats 20]
+                                            [--rows 64,1024] [--skew 0.0,1.0] [--room 8] [--repeats 20]
 
 A shard is a model and its number of ranks; rows are the (row, expert) pairs of one rank, of tokens that draw top-k
-experts at random, evenly or by rank^-skew (--skew). Times are medians of replays of a CUDA graph of the two GEMMs, L2
-flushed before each. TFLOP/s count 2 P N K of both; GB/s the codes and scales of experts that have rows, x and the
-outputs, once each. Beside each speed the difference from bf16, as relative Frobenius norm of gemm1 and gemm2: both add
-the same exact products, so more than about 1e-3 is an error. Batch invariance has no price here: all tiles add alike.
+experts at random, evenly or by rank^-skew (--skew). x and the outputs have room for --room times the rows: a layer
+that receives for the worst case has R times those it expects of R ranks. Times are medians of replays of a CUDA graph
+of the two GEMMs, L2 flushed before each. TFLOP/s count 2 P N K of both; GB/s the codes and scales of experts that have
+rows, x and the outputs, once each. Beside each speed the difference from bf16, as relative Frobenius norm of gemm1 and
+gemm2: both add the same exact products, so more than about 1e-3 is an error. Batch invariance has no price here: all
+tiles add alike.
 """
 
 import argparse
@@ -78,6 +80,13 @@ def drawn_counts(model: ModelShape, ep_size: int, rows: int, skew: float) -> Ten
     return counts
 
 
+def drawn_rows(rows: int, K: int, room: int, device: torch.device) -> Tensor:
+    """x of so many pairs, bf16 [room * rows, K]; as in a layer, what lies past the pairs is undefined."""
+    x_PK = torch.empty(room * rows, K, dtype=torch.bfloat16, device=device)
+    x_PK[:rows] = torch.randn(rows, K, device=device)
+    return x_PK
+
+
 def difference(found: Tensor, expected: Tensor) -> float:
     """Relative Frobenius norm of what differs."""
     return float((found.float() - expected.float()).norm() / expected.float().norm())
@@ -91,11 +100,11 @@ def tile_name(x_PK: Tensor, weights: RepackedWeights, pairs_per_expert: float) -
     return f"{tile.block_m}x{tile.block_n}x{tile.block_k}"
 
 
-def line(gemms: tuple[Projection, Projection], counts: Tensor, flush: L2Flush, repeats: int) -> str:
+def line(gemms: tuple[Projection, Projection], counts: Tensor, room: int, flush: L2Flush, repeats: int) -> str:
     """One row of the table."""
     rows, ends_L = int(counts.sum()), counts.cumsum(0).int().cuda()
     timer, load = CudaEventTimer(), rows / len(counts)
-    inputs = [torch.randn(rows, gemm.dense.shape[2], device="cuda").bfloat16() for gemm in gemms]
+    inputs = [drawn_rows(rows, gemm.dense.shape[2], room, ends_L.device) for gemm in gemms]
 
     def ours() -> list[Tensor]:
         return [nvfp4_gemm(x, gemm.packed, ends_L, load) for x, gemm in zip(inputs, gemms, strict=True)]
@@ -104,7 +113,7 @@ def line(gemms: tuple[Projection, Projection], counts: Tensor, flush: L2Flush, r
         pairs = zip(inputs, gemms, strict=True)
         return [torch._grouped_mm(x, gemm.dense.transpose(1, 2), offs=ends_L) for x, gemm in pairs]
 
-    differs = [f"{difference(*both):.0e}" for both in zip(ours(), bf16(), strict=True)]
+    differs = [f"{difference(a[:rows], b[:rows]):.0e}" for a, b in zip(ours(), bf16(), strict=True)]
     # The comparison warmed both up: nothing compiles while a graph is captured.
     ours_s, bf16_s = (replayed_s(issue, flush, timer, repeats) for issue in (ours, bf16))
     flops, used = sum(gemm.flops(rows) for gemm in gemms), int((counts > 0).sum())
@@ -120,6 +129,7 @@ def main() -> None:
     parser.add_argument("--shards", default=",".join(SHARDS), help="model:ranks")
     parser.add_argument("--rows", help="instead of the shard's own")
     parser.add_argument("--skew", default="0")
+    parser.add_argument("--room", type=int, default=1, help="x has room for so many times the rows")
     parser.add_argument("--repeats", type=int, default=20)
     asked = parser.parse_args()
     if not torch.cuda.is_available():
@@ -138,7 +148,8 @@ def main() -> None:
         print("  rows |  most |  bf16 us |  ours us | speed-up | TFLOP/s |   GB/s | differs | tile")
         for rows in map(int, asked.rows.split(",")) if asked.rows else SHARDS.get(shard, (1024,)):
             for skew in map(float, asked.skew.split(",")):
-                print(line(gemms, drawn_counts(model, int(ep_size), rows, skew), flush, asked.repeats), flush=True)
+                counts = drawn_counts(model, int(ep_size), rows, skew)
+                print(line(gemms, counts, asked.room, flush, asked.repeats), flush=True)
         del gemms
         torch.cuda.empty_cache()
 

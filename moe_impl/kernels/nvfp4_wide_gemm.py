@@ -24,8 +24,8 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from moe_impl.kernels.launch import check, row_block, sm_count
 from moe_impl.kernels.nvfp4_fragments import EXPAND_PTX, ROW_PADDING, SCALE_SHIFT, UNIT, RepackedWeights
-from moe_impl.kernels.nvfp4_grouped_gemm import TILES_PER_SM, WIDE_M, WIDE_N
-from moe_impl.kernels.pair_places import lane_place, lane_spans, program_tiles
+from moe_impl.kernels.nvfp4_grouped_gemm import WIDE_M, WIDE_N
+from moe_impl.kernels.pair_places import expected_tiles, lane_place, lane_spans, program_grid, program_tiles
 
 STAGES = 6
 """Steps of 64 columns in the ring; with the results of a tile they fill shared memory."""
@@ -34,7 +34,8 @@ LEAD = 4
 GROUP = 8
 """Row tiles that share a sweep over the columns, see :func:`moe_impl.kernels.pair_places.tile_place`."""
 PROGRAM_STEPS = 128
-"""Steps that a program takes, about: one that lived as long as the GEMM would let no communication kernel in."""
+"""Steps that a program takes at least, if there are as many for each SM, and at most about twice: 0.1 to 0.2 ms on an
+H100. One that lived as long as the GEMM would let no communication kernel in."""
 MULTIPLIER_REGISTERS, COPIER_REGISTERS = 240, 24
 """Of a thread: three partitions of 128 threads share 65536, and ptxas keeps to each partition's."""
 
@@ -157,7 +158,7 @@ def multiply_tile(
         # No wgmma runs on into a step that overwrites the registers of its weights.
         total, left0, left1 = warpgroup_mma_wait(0, [total, left0, left1])
         mbarrier.arrive(empty.index(stage))
-        if HALF == 0:
+        if HALF == 0:  # at the price of a second barrier of these warps in each step
             mbarrier.arrive(ahead, pred=step == tell_at)
         stage += 1
         phase = phase ^ (1 if stage == STAGES else 0)
@@ -250,14 +251,22 @@ def nvfp4_wide_gemm_kernel(
     )  # fmt: skip
 
 
-def nvfp4_wide_gemm(x_PK: Tensor, weights: RepackedWeights, ends_L: Tensor, expert_stride: int | None = None) -> Tensor:
+def nvfp4_wide_gemm(
+    x_PK: Tensor,
+    weights: RepackedWeights,
+    ends_L: Tensor,
+    pairs_per_expert: float,
+    expert_stride: int | None = None,
+) -> Tensor:
     """out[p] = bf16(global_scale[e] * (x[p] @ (e2m1 * e4m3)[e]^T)) for the pairs p of each expert e.
 
-    Takes every SM: a program fills one.
+    Takes every SM: a program fills one, even one that finds no tile. So none is started for rows of x that nobody
+    expects; where more pairs come, programs are longer.
 
     Args:
         x_PK: bf16 [P', K]; rows past the experts' ends may hold anything.
         ends_L: int32 [L], ends of the experts' pairs, on the device.
+        pairs_per_expert: the expected load; sets the number of programs, no bit of the result.
         expert_stride: where expert e's pairs begin, times e; None: they are packed.
 
     Returns:
@@ -266,17 +275,17 @@ def nvfp4_wide_gemm(x_PK: Tensor, weights: RepackedWeights, ends_L: Tensor, expe
     Raises:
         ValueError: K is not the weights'.
     """
-    experts, padded, N, (pairs, K) = weights.codes.shape[0], weights.codes.shape[1], weights.rows, x_PK.shape
+    experts, units, N, (rows, K) = weights.codes.shape[0], weights.codes.shape[1], weights.rows, x_PK.shape
     check(weights.columns == K, f"x has {K} columns, the weights {weights.columns}")
-    out = torch.empty(pairs, N, dtype=torch.bfloat16, device=x_PK.device)
-    if pairs == 0:
+    out = torch.empty(rows, N, dtype=torch.bfloat16, device=x_PK.device)
+    if rows == 0:
         return out
-    codes = weights.codes.view(experts * padded, K // UNIT * 2, 256)  # TMA copies at most 256 in a row
-    scales = weights.scales.view(experts * padded, K)
+    codes = weights.codes.view(experts * units, K // UNIT * 2, 256)  # TMA copies at most 256 in a row
+    scales = weights.scales.view(experts * units, K)
     num_sms = sm_count(x_PK)
-    most_tiles = (triton.cdiv(pairs, WIDE_M) + experts) * triton.cdiv(N, WIDE_N)
-    most_programs = num_sms * max(1, min(most_tiles * (K // UNIT) // (num_sms * PROGRAM_STEPS), TILES_PER_SM))
-    nvfp4_wide_gemm_kernel[(min(most_tiles, most_programs),)](
+    most = (triton.cdiv(rows, WIDE_M) + experts) * triton.cdiv(N, WIDE_N)
+    expected = expected_tiles(experts, pairs_per_expert, N, WIDE_M, WIDE_N)
+    nvfp4_wide_gemm_kernel[(program_grid(expected, most, K // UNIT, num_sms, PROGRAM_STEPS),)](
         TensorDescriptor.from_tensor(x_PK, [WIDE_M, UNIT], X.value),
         TensorDescriptor.from_tensor(codes, [WIDE_N // UNIT, 2, 256], CODES.value),
         TensorDescriptor.from_tensor(scales, [WIDE_N // UNIT, UNIT], SCALES.value),

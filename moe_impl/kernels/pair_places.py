@@ -4,6 +4,8 @@ Packed pairs follow one another, so the i-th pair is at place i. In layout ``per
 e * expert_stride, and a kernel looks the i-th one up.
 """
 
+import math
+
 import triton
 import triton.language as tl
 
@@ -58,7 +60,8 @@ def tile_place(
 def program_tiles(tiles, steps, num_sms, program_steps):
     """The program's first tile, and the stride to its next: ``tiles`` of ``steps`` each, in programs of about so many.
 
-    Programs are a multiple of the SMs, so that tiles are shared out evenly; any started beyond it have no tile.
+    Programs are a multiple of the SMs, so that tiles are shared out evenly; any started beyond it have no tile. Where
+    :func:`program_grid` started fewer, they are longer.
     """
     wanted = num_sms * tl.maximum(tiles * steps // (num_sms * program_steps), 1)
     stride = tl.minimum(wanted, tl.num_programs(0))
@@ -66,6 +69,19 @@ def program_tiles(tiles, steps, num_sms, program_steps):
     if first >= stride:
         first = tiles
     return first, stride
+
+
+def expected_tiles(experts: int, pairs_per_expert: float, N: int, block_m: int, block_n: int) -> int:
+    """Tiles of ``block_m`` pairs by ``block_n`` of N columns where each expert has its expected pairs."""
+    return experts * math.ceil(pairs_per_expert / block_m) * triton.cdiv(N, block_n)
+
+
+def program_grid(expected: int, most: int, steps: int, num_sms: int, program_steps: int) -> int:
+    """Programs to start for :func:`program_tiles`: those that the expected tiles want, the most possible ones at most.
+
+    Of programs for every tile that the room for the worst case could hold, most would find none.
+    """
+    return min(most, num_sms * max(expected * steps // (num_sms * program_steps), 1))
 
 
 @triton.jit

@@ -1,5 +1,8 @@
 """The wide GEMM on Hopper: the plain kernel's bits, whatever the groups, the layout and the number of programs."""
 
+from types import ModuleType
+from typing import Any
+
 import pytest
 import torch
 from no_wait import no_wait
@@ -14,12 +17,31 @@ RAGGED = (0, 1, 300, 64, 131, 65, 128, 0)
 """Pairs of experts: none, less than half a tile, half a tile, one more, whole tiles."""
 
 
+class Launches:
+    """The wide kernel, and the grids it was launched with."""
+
+    def __init__(self, kernel: Any) -> None:
+        self.kernel = kernel
+        self.grids: list[tuple[int, ...]] = []
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        self.grids.append(grid)
+        return self.kernel[grid]
+
+
 @pytest.fixture(autouse=True)
 def hopper() -> None:
     from moe_impl.kernels.nvfp4_gemm import HOPPER, gluon_known
 
     if torch.cuda.get_device_capability()[0] != HOPPER or not gluon_known():
         pytest.skip("needs Hopper's wgmma and a known Gluon")
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
+    recorded = Launches(wide_module().nvfp4_wide_gemm_kernel)
+    monkeypatch.setattr(wide_module(), "nvfp4_wide_gemm_kernel", recorded)
+    return recorded
 
 
 def drawn(L: int, N: int, K: int) -> object:
@@ -36,10 +58,14 @@ def drawn_x(rows: int, K: int) -> Tensor:
     return torch.randn(rows, K, generator=torch.Generator("cuda").manual_seed(4), device="cuda").bfloat16()
 
 
-def wide(x: Tensor, weights: object, ends: Tensor, room: int | None = None) -> Tensor:
-    from moe_impl.kernels.nvfp4_wide_gemm import nvfp4_wide_gemm
+def wide_module() -> ModuleType:
+    from moe_impl.kernels import nvfp4_wide_gemm
 
-    return nvfp4_wide_gemm(x, weights, ends, room)  # type: ignore[arg-type]
+    return nvfp4_wide_gemm
+
+
+def wide(x: Tensor, weights: object, ends: Tensor, room: int | None = None, load: float = 1000) -> Tensor:
+    return wide_module().nvfp4_wide_gemm(x, weights, ends, load, room)  # type: ignore[no-any-return]
 
 
 def plain(x: Tensor, weights: object, ends: Tensor, room: int | None = None) -> Tensor:
@@ -80,33 +106,51 @@ def test_per_expert_rooms_get_the_plain_kernels_bits() -> None:
 
 
 def test_far_more_room_than_pairs_is_no_work_and_no_wait() -> None:
-    """A worst-case grid: most programs find no tile; pairs that the device counts, none at all too."""
+    """Far more expected than came: most programs find no tile; pairs that the device counts, none at all too."""
     weights, x = drawn(4, 512, 1024), drawn_x(100_000, 1024)
+    load = 25_000
     for counts in ((0, 300, 0, 17), (0, 0, 0, 0)):
         ends = torch.tensor(counts, device="cuda").cumsum(0).int()
         expected = plain(x, weights, ends)
-        wide(x, weights, ends)
+        wide(x, weights, ends, load=load)
         with no_wait():
-            found = wide(x, weights, ends)
+            found = wide(x, weights, ends, load=load)
         assert torch.equal(found[: sum(counts)], expected[: sum(counts)])
     assert wide(x[:0], weights, ends).shape == (0, 512)
 
 
-@pytest.mark.parametrize("program_steps", [16, 10**6])
-def test_the_number_of_programs_changes_no_bit(monkeypatch: pytest.MonkeyPatch, program_steps: int) -> None:
-    """One tile a program, or one program an SM; as of a GPU of two SMs, too: programs that take very many."""
-    from moe_impl.kernels import nvfp4_wide_gemm as module
-
-    weights, ends, x = (
-        drawn(4, 2048, 1024),
-        torch.tensor([900, 1700, 1764, 3000], device="cuda").int(),
-        drawn_x(3000, 1024),
-    )
+@pytest.mark.parametrize(
+    ("num_sms", "program_steps", "load", "programs"),
+    [
+        (8, 16, 1000, 480),  # 6 take two tiles, 378 one, 96 none
+        (8, 32, 1000, 240),  # 192 take two or three, 48 none
+        (8, 16, 100, 56),  # fewer than the tiles that came want: six or seven
+        (2, 10**6, 1000, 2),  # 195
+    ],
+)
+def test_the_number_of_programs_changes_no_bit(
+    monkeypatch: pytest.MonkeyPatch, launches: Launches, num_sms: int, program_steps: int, load: float, programs: int
+) -> None:
+    """390 tiles of 16 steps, 480 expected of a load of 1000: as of a small GPU, so an SM runs several in turn."""
+    weights, x = drawn(4, 15 * 256, 1024), drawn_x(5000, 1024)
+    ends = torch.tensor([900, 1700, 1764, 3000], device="cuda").int()
     expected = plain(x, weights, ends)
-    monkeypatch.setattr(module, "PROGRAM_STEPS", program_steps)
-    assert torch.equal(wide(x, weights, ends), expected)
-    monkeypatch.setattr(module, "sm_count", lambda tensor: 2)
-    assert torch.equal(wide(x, weights, ends), expected)
+    monkeypatch.setattr(wide_module(), "PROGRAM_STEPS", program_steps)
+    monkeypatch.setattr(wide_module(), "sm_count", lambda tensor: num_sms)
+    found = wide(x, weights, ends, load=load)
+    assert launches.grids == [(programs,)]
+    assert torch.equal(found[: ends[-1]], expected[: ends[-1]])
+
+
+def test_many_programs_an_sm_get_the_plain_kernels_bits(monkeypatch: pytest.MonkeyPatch, launches: Launches) -> None:
+    """8448 tiles of 16 steps, about one a program: 64 programs for each SM of an H100."""
+    counts = torch.tensor([16896, 16796, 16896, 16801], device="cuda")
+    weights, x, ends = drawn(4, 4096, 1024), drawn_x(int(counts.sum()), 1024), counts.cumsum(0).int()
+    monkeypatch.setattr(wide_module(), "PROGRAM_STEPS", 16)
+    found = wide(x, weights, ends, load=16850)
+    num_sms = torch.cuda.get_device_properties(x.device).multi_processor_count
+    assert launches.grids == [(num_sms * (8448 // num_sms),)]
+    assert torch.equal(found, plain(x, weights, ends))
 
 
 def test_no_step_overwrites_what_another_warp_still_reads() -> None:

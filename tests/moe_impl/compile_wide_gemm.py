@@ -1,6 +1,7 @@
 """Compile the wide GEMM for Hopper, for a GPU that need not be here. Run as a script, like compile_kernels.py.
 
-prints JSON: {"ptx": text, "resources": {...}, "shared": bytes}, once for packed pairs and once for layout per_expert.
+prints JSON: {"ptx": text, "resources": {...}, "shared": bytes}, for packed pairs, layout per_expert and the most
+experts that the wide kernel takes.
 """
 
 import json
@@ -11,6 +12,7 @@ from triton.backends.compiler import GPUTarget
 from triton.experimental.gluon._runtime import GluonASTSource
 
 from moe_impl.kernels import nvfp4_wide_gemm as wide
+from moe_impl.kernels.nvfp4_gemm import WIDE_EXPERTS
 from moe_impl.kernels.nvfp4_grouped_gemm import WIDE_M, WIDE_N
 
 TYPES = {
@@ -27,7 +29,6 @@ TYPES = {
     "program_steps": "i32",
 }
 CONSTANTS = {
-    "EXPERTS": 32,
     "BLOCK_M": WIDE_M,
     "BLOCK_N": WIDE_N,
     "GROUP": wide.GROUP,
@@ -46,14 +47,15 @@ def compiled(L: int, per_expert: bool) -> triton.compiler.CompiledKernel:
     attributes = {
         (position,): [["tt.divisibility", 16]] for position, name in enumerate(kernel.arg_names) if name in ALIGNED
     }
-    constants = {**CONSTANTS, "L": L, "PER_EXPERT": per_expert}
+    constants = {**CONSTANTS, "L": L, "EXPERTS": max(32, L), "PER_EXPERT": per_expert}
     source = GluonASTSource(kernel, signature, constants, attributes)
     return triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 4})
 
 
 def main() -> None:
     found = {}
-    for name, L, per_expert in (("packed", 32, False), ("per_expert", 8, True)):
+    cases = (("packed", 32, False), ("per_expert", 8, True), ("most_experts", WIDE_EXPERTS, False))
+    for name, L, per_expert in cases:
         kernel = compiled(L, per_expert)
         found[name] = {
             "ptx": kernel.asm["ptx"],

@@ -34,6 +34,15 @@ def test_counts_add_up_and_a_skew_fills_some_experts_more(tool: dict[str, Any], 
     assert skewed.max() > even.max()
 
 
+def test_room_changes_no_row(tool: dict[str, Any]) -> None:
+    drawn = []
+    for room in (1, 8):
+        torch.manual_seed(0)
+        drawn.append(tool["drawn_rows"](5, 64, room, torch.device("cpu")))
+    assert [x.shape for x in drawn] == [(5, 64), (40, 64)]
+    assert torch.equal(drawn[1][:5], drawn[0])
+
+
 def test_both_kernels_get_the_same_weights(tool: dict[str, Any]) -> None:
     from moe_impl.kernels.nvfp4_grouped_gemm import nvfp4_grouped_gemm, tile_for
 

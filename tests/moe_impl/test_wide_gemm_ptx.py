@@ -27,7 +27,7 @@ SHARED_BYTES = 227 * 1024
 
 @functools.cache
 def compiled() -> dict[str, dict[str, Any]]:
-    """Layout of the pairs -> PTX and resources, from a process without the interpreter."""
+    """Case of the script -> PTX and resources, from a process without the interpreter."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests/moe_impl/compile_wide_gemm.py")],
@@ -47,7 +47,7 @@ def steps(layout: str) -> list[str]:
     return [ptx[ptx.rindex("mbarrier.try_wait", 0, end) : end] for end in ends]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", [*LAYOUTS, "most_experts"])
 def test_warps_that_multiply_take_the_registers_of_the_warp_that_copies(layout: str) -> None:
     """And no partition spills."""
     ptx = compiled()[layout]["ptx"]
