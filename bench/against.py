@@ -87,7 +87,8 @@ def build(
         BenchError: not alike and not ``anyway``, nothing in common, no Trials; an unknown axis, a filter that matches
             nothing in either run.
     """
-    axis, measure = axis_named(across), base.config().measure
+    same_run = base.path.resolve() == new.path.resolve()
+    axis, measure = axis_named(across, one_run=same_run), base.config().measure
     found = judge(base, new, measure, axis, filter_text)
     kinds = list(found.base.kinds.values()), list(found.new.kinds.values())
     unlike = facts.unlike(*kinds) if all(kinds) else ()
@@ -99,7 +100,7 @@ def build(
         )
     between = together(found.alone)
     if not (between.changes or between.not_compared or between.turned_off):
-        raise BenchError(_nothing(base, new, axis, between), code=Exit.NOT_COMPARABLE)
+        raise BenchError(_nothing(base, new, axis, same_run), code=Exit.NOT_COMPARABLE)
     return Against(
         base=base.path,
         new=new.path,
@@ -110,7 +111,7 @@ def build(
         sections=_sections(between.changes),
         unlike=unlike,
         environment=facts.differing(_recorded(base), _recorded(new)),
-        same_run=base.path.resolve() == new.path.resolve(),
+        same_run=same_run,
         absolute=absolute,
         gate=gate(between, alike=not unlike, absolute=absolute) if gated else None,
     )
@@ -120,9 +121,11 @@ def _recorded(run: RunFolder) -> dict[str, object]:
     return {**run.environment(), "measure": asdict(run.config().measure)}
 
 
-def _nothing(base: RunFolder, new: RunFolder, axis: Axis | None, between: Between) -> str:
+def _nothing(base: RunFolder, new: RunFolder, axis: Axis | None, same_run: bool) -> str:
     if axis is None:
         return f"{base.path} and {new.path}: nothing to compare, {base.path} timed no overlapped variant"
+    if same_run:
+        return f"{base.path}: nothing to compare across {axis.name}, its overlapped variants were timed at one alone"
     return f"{base.path} and {new.path}: nothing to compare across {axis.name}, {axis.order}"
 
 

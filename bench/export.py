@@ -175,7 +175,7 @@ def frame(trials: Iterable[Trial]) -> "pd.DataFrame":
 
 
 def write(trials: Iterable[Trial], kind: Format, path: Path) -> None:
-    """Write the table of these Trials, in place of any earlier file.
+    """Write the table of these Trials, in place of any earlier file; its folder is made.
 
     Raises:
         BenchError: the file cannot be written; ``parquet`` without pyarrow.
@@ -184,6 +184,7 @@ def write(trials: Iterable[Trial], kind: Format, path: Path) -> None:
         _need_pyarrow()
     table = frame(trials)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         if kind == "parquet":
             table.to_parquet(path, engine="pyarrow", index=False)
         else:

@@ -20,7 +20,7 @@ from bench.deciding.break_even import BreakEven, break_evens
 from bench.deciding.compare import Comparison, compare_cases, compare_off_on
 from bench.deciding.fits import fits
 from bench.deciding.join import Series, at_any_tokens, series_of
-from bench.deciding.off_against_off import off_against_off
+from bench.deciding.off_against_off import OffAgainstOff, off_against_off
 from bench.deciding.step import step
 from bench.deciding.tuned import tuned
 from bench.errors import BenchError, Exit
@@ -30,7 +30,7 @@ from bench.naming import case_names, terms_for, varying
 from bench.profiling.kept import TIMELINES, profiles_of
 from bench.profiling.kernels import kernel_profiles
 from bench.profiling.shortfall import shortfalls
-from bench.report_model import Checks, Coverage, NoiseFloor, NotTimed, Panel, ReportModel, Row, Section, WhatIf
+from bench.report_model import Checks, Coverage, Missing, NoiseFloor, NotTimed, Panel, ReportModel, Row, Section, WhatIf
 from bench.results import Status, Trial
 from bench.run_folder import CONFIG
 from bench.spent import together
@@ -104,6 +104,7 @@ def build(run: Run, trials: Sequence[Trial] | None = None) -> ReportModel:
     profiled = {kept.case.case_id for kept in timelines}
     explained = {(c.case_id, c.variant): row.decomposition for row in rows if (c := row.comparison).case_id in profiled}
     kernels, unreadable_kernels = kernel_profiles(run.path / TIMELINES)
+    again_off = off_against_off(base, config.measure)
     return ReportModel(
         run=str(run.path),
         question=config.question,
@@ -113,7 +114,7 @@ def build(run: Run, trials: Sequence[Trial] | None = None) -> ReportModel:
         sections=tuple(sections),
         panels=_panels(sections, again),
         not_timed=tuple(_not_timed(all_cases.values(), run.path)),
-        noise=_noise(comparisons),
+        noise=_noise(comparisons or again_off),
         checks=_checks(trials),
         coverage=_coverage(trials, listed, config.measure),
         environment=environment,
@@ -133,9 +134,10 @@ def build(run: Run, trials: Sequence[Trial] | None = None) -> ReportModel:
         best_splits=best_splits(cases, comparisons, config.measure),
         tuned=tuned(cases, config.measure),
         fits=fits(cases.values()),
-        off_against_off=tuple(off_against_off(base, config.measure)),
+        off_against_off=tuple(again_off),
         backends=backends(cases.values(), ceilings),
         spent=together(trial.spent_s for trial in trials),
+        unwatched=sum(not trial.telemetry for trial in trials) / len(trials),
     )
 
 
@@ -271,8 +273,9 @@ def _nproc(machine: Machine) -> list[str]:
     return ["--nproc", str(machine.ranks)] if machine.ranks > 1 else []
 
 
-def _noise(comparisons: Iterable[Comparison]) -> NoiseFloor:
-    estimates = [c.estimate for c in comparisons if c.estimate is not None]
+def _noise(compared: Iterable[Comparison | OffAgainstOff]) -> NoiseFloor:
+    """Of TBO's comparisons; where there are none, of off against off."""
+    estimates = [one.estimate for one in compared if one.estimate is not None]
     within = [e.within_sd for e in estimates if e.within_sd is not None]
     between = [e.between_sd for e in estimates if e.between_sd is not None]
     detectable = [e.min_detectable for e in estimates if e.min_detectable is not None]
@@ -305,11 +308,31 @@ def _coverage(trials: Sequence[Trial], listed: Sequence[Case], measure: MeasureS
     cases = [*listed, *Added(listed, measure).cases(trials)]
     asked = {case.case_id: {variant_id(variant) for variant in case.variants} for case in cases}
     mine = [trial for trial in trials if trial.case_id in asked and trial.pass_index < measure.passes]
+    there = {(trial.case_id, trial.pass_index) for trial in mine}
+    lacking = [
+        (case, tuple(p for p in range(measure.passes) if (case_id, p) not in there))
+        for case_id, case in {case.case_id: case for case in cases}.items()
+    ]
     return Coverage(
         trials=len(mine),
         planned=len(asked) * measure.passes,
         partial=sum(not asked[trial.case_id] <= trial.variant_ids for trial in mine),
+        missing=tuple(_missing(lacking)),
     )
+
+
+def _missing(lacking: Sequence[tuple[Case, tuple[int, ...]]]) -> Iterable[Missing]:
+    """Of (case, passes that are not there)."""
+    everywhere = {passes for _, passes in lacking}
+    if len(everywhere) == 1:
+        return [Missing("", (), passes) for passes in everywhere if passes]
+    told = [key for key in varying([case for case, _ in lacking]) if key != "tokens"]
+    groups: dict[tuple[str, tuple[int, ...]], list[int]] = {}
+    for case, passes in lacking:
+        if passes:
+            name = ",".join(f"{key}={filters.CASE_KEYS[key](case)}" for key in told)
+            groups.setdefault((name, passes), []).append(case.workload.tokens)
+    return [Missing(name, tuple(sorted(tokens)), passes) for (name, passes), tokens in groups.items()]
 
 
 def _distinct(texts: Iterable[tuple[str, ...]]) -> tuple[str, ...]:

@@ -180,6 +180,19 @@ class Checks:
 
 
 @dataclass(frozen=True)
+class Missing:
+    """Cases of which the same passes are not there, and that differ in their token counts alone."""
+
+    case: str
+    """``precision=bf16``: what tells them from others of the sweep; empty where nothing but token counts does, or where
+    every case of the sweep lacks these passes."""
+    tokens: tuple[int, ...]
+    """Rising; empty where every case of the sweep lacks these passes."""
+    passes: tuple[int, ...]
+    """From 0."""
+
+
+@dataclass(frozen=True)
 class Coverage:
     """How much of what the sweep file asks for is reported: Trials are cases times passes."""
 
@@ -187,6 +200,8 @@ class Coverage:
     planned: int
     partial: int
     """Of ``trials``: those without all variants of their case."""
+    missing: tuple[Missing, ...] = ()
+    """The rest of ``planned``."""
 
     @property
     def complete(self) -> bool:
@@ -233,6 +248,8 @@ class ReportModel:
     """Of the cases whose T1 was timed on several."""
     spent: tuple[SpentOn, ...] = ()
     """What its Trials' time went to; empty for runs of before it was told."""
+    unwatched: float = 0.0
+    """Share of its Trials in which nobody could ask the GPU for clock and power."""
 
     @property
     def on_cpu(self) -> bool:

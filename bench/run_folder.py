@@ -108,7 +108,10 @@ class RunFolder:
         except UnreadableTrialError as error:
             raise BenchError(f"{self.results_path}:{number}: not a readable Trial: {error}") from error
         except (ValueError, RecursionError) as error:  # JSON or UTF-8
-            raise BenchError(f"{self.results_path}:{number}: not a line of JSON: {error}") from error
+            raise BenchError(
+                f"{self.results_path}:{number}: not a line of JSON: {error}"
+                f" (delete line {number}: --resume measures it again)"
+            ) from error
 
     def config(self) -> "SweepConfig":
         """The resolved sweep file.
@@ -142,6 +145,10 @@ def open_run(path: Path) -> RunFolder:
     Raises:
         BenchError: ``path`` is no folder, or holds no results.
     """
+    if path.is_file():
+        raise BenchError(
+            f"{path}: a file, expected {f'the run folder: {path.parent}' if path.name == RESULTS else 'a run folder'}"
+        )
     if not path.is_dir():
         raise BenchError(f"{path}: no such run folder")
     if not (path / RESULTS).is_file():

@@ -35,10 +35,14 @@ def command(file: Path, rules: Path | None, perfetto: Path | None, as_json: bool
     runs = runs_of(attribute(read(file), load_rules(rules or KNOWN)))
     if perfetto is not None:
         chrome_trace.write(runs, perfetto)
+        what = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+        click.echo(f"wrote {perfetto}: {what}, a track a stream and micro-batch; open it in ui.perfetto.dev", err=True)
     found = [measure(name, run) for name, run in runs]
     if as_json:
         click.echo(json.dumps([render.as_data(run) for run in found], indent=2))
     else:
-        for run in found:
+        for place, run in enumerate(found):
+            if place:
+                click.echo()
             show(render.as_table(run))
     return int(Exit.DONE)

@@ -1,4 +1,5 @@
-"""``bench compare RUN``: TBO on against off for every case of a run; ``bench compare BASE NEW``: run against run.
+"""``bench compare RUN``: TBO on against off for every case of a run; ``bench compare BASE NEW``: run against run;
+``bench compare RUN --across AXIS``: a run against itself along an axis.
 
 Undecided is an answer: exit 0, unless ``--gate`` asks for exit codes to act on. Nothing in common is none: exit 4.
 """
@@ -36,14 +37,15 @@ def command(
 ) -> int:
     """Compare each variant of RUN, a run folder, with its own T1 (TBO off).
 
-    With two run folders, BASE and NEW: say whether TBO's speed-up changed between them.
+    With two run folders, BASE and NEW: say whether TBO's speed-up changed between them. With RUN and --across: whether
+    it differs along that axis within the run.
     """
     from bench import against, report
     from bench.render import against_document, against_terminal, document, terminal
     from bench.render.printing import show, show_json
 
-    if new is None:
-        _refuse_without_new(gate=gate, across=across is not None, absolute=absolute, anyway=anyway)
+    if new is None and across is None:
+        _refuse_without_new(gate=gate, absolute=absolute, anyway=anyway)
         folder = _open(run)
         model = report.build(folder, report.only(folder.trials(), filter_text))
         if as_json:
@@ -51,9 +53,10 @@ def command(
         else:
             show(terminal.summary(model))
         return 0
+    base = _open(run)
     found = against.build(
-        _open(run),
-        _open(new),
+        base,
+        base if new is None else _open(new),
         across=across,
         filter_text=filter_text,
         anyway=anyway,

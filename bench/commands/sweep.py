@@ -20,6 +20,7 @@ from bench.errors import BenchError, Exit
 from bench.measure.peers import BACKEND
 from bench.naming import case_names, machine_name
 from bench.printable import printable
+from bench.render import remarks
 from bench.render.progress import SweepProgress
 from bench.results import Trial
 from bench.run_folder import RunFolder
@@ -157,6 +158,8 @@ def _say_plan(run: RunWriter, cases: Sequence[Case], todo: resume.Todo, ready: R
     there = "" if left == whole else f" ({whole - left} of {whole} Trials are there)"
     what = f"cases {len(cases)} x passes {len(todo)} = {whole} Trials{there}" if left else f"nothing left to do{there}"
     click.echo(f"sweep: {what}; on {machine_name(ready.machine)}; writes to {run.path}", err=True)
+    for line in remarks.of(cases):
+        click.echo(line, err=True)
 
 
 def _with_way_on(error: BenchError, run: RunWriter, again: Sequence[str]) -> BenchError:

@@ -8,6 +8,7 @@ from bench.config.dump import QUESTION, dump_resolved
 from bench.config.readers import Key, mapping
 from bench.config.spec import CaseAxes, SweepConfig, VariantSpec
 from bench.errors import BenchError
+from bench.hints import did_you_mean
 
 __all__ = ["CaseAxes", "SweepConfig", "VariantSpec", "dump_resolved", "load", "parse", "which"]
 
@@ -47,7 +48,18 @@ def load(path: str | PathLike[str]) -> SweepConfig:
         BenchError: (exit code 2) one line per problem, ``FILE:LINE:COLUMN: KEY: what was found, what is allowed``.
     """
     located = locate(path)
+    if not located.exists() and located.parent == Path() and not located.suffix:
+        raise BenchError(f"{path}: no such file, and none of ours by that name{_near(located.name)}")
     return parse(nodes.read_text(located), str(located))
+
+
+def _near(name: str) -> str:
+    """``, did you mean smoke?``: those of our files that the name is part or a misspelling of, else all."""
+    ours = sorted({file.stem for folder in SHIPPED for file in folder.glob("*.yaml")})
+    holding = [one for one in ours if name.lower() in one]
+    if holding:
+        return f", did you mean {' or '.join(holding)}?"
+    return did_you_mean(name, ours) or f"; there are {', '.join(ours)}"
 
 
 def parse(text: str, source: str) -> SweepConfig:

@@ -96,8 +96,11 @@ def read_link(node: Node, path: str, problems: Problems) -> Link | None:
     if not isinstance(node.value, dict):
         if isinstance(node.value, str) and node.value in _PLAIN:
             return _PLAIN[node.value]
-        meant = did_you_mean(node.shown, (*_PLAIN, *_LINK_KEYS)) or ","
-        problems.add(node, path, f"found {node.shown}{meant} allowed: {_LINK_FORMS}")
+        is_preset = isinstance(node.value, str) and node.value in PACED_PRESETS
+        near = did_you_mean(node.shown, (*_PLAIN, *_LINK_KEYS))
+        meant = f", did you mean {{paced: {node.value}}}?" if is_preset else near or ","
+        presets = ", ".join(PACED_PRESETS)
+        problems.add(node, path, f"found {node.shown}{meant} allowed: {_LINK_FORMS}; PRESET is one of {presets}")
         return None
     if len(node.value) != 1 and _LINK_KEYS.keys() >= node.value.keys():
         problems.add(node, path, f"found {' and '.join(node.value) or 'an empty mapping'}, allowed: {_LINK_FORMS}")

@@ -72,9 +72,12 @@ class AcrossPrecision:
             yield workload, place.link, replace(place.variant, experts=default_experts("bf16")), "usual experts"
 
 
+@dataclass(frozen=True)
 class AcrossLink:
     """The same work over another link: a real one against the stand-in that was fitted to it."""
 
+    one_run: bool = False
+    """BASE and NEW are one folder: each pair of links once, in the order in which the run holds them."""
     name = "link"
     order = "they must name different links"
 
@@ -82,7 +85,10 @@ class AcrossLink:
         return place.link.name
 
     def later(self, value: str, held: Iterable[str]) -> tuple[str, ...]:
-        return tuple(sorted({other for other in held if other != value}))
+        others = list(dict.fromkeys(held))
+        if self.one_run:
+            return tuple(others[others.index(value) + 1 :])
+        return tuple(sorted(other for other in others if other != value))
 
     def keys(self, place: Place) -> Iterable[Hashable]:
         yield place.workload, place.variant
@@ -91,8 +97,12 @@ class AcrossLink:
 AXES: dict[str, Axis] = {axis.name: axis for axis in (AcrossPrecision(), AcrossLink())}
 
 
-def axis_named(name: str | None) -> Axis | None:
+def axis_named(name: str | None, *, one_run: bool = False) -> Axis | None:
     """The axis that ``--across`` names; None for none.
+
+    Args:
+        name: as the user wrote it.
+        one_run: BASE and NEW are one folder.
 
     Raises:
         BenchError: no such axis.
@@ -101,7 +111,7 @@ def axis_named(name: str | None) -> Axis | None:
         return None
     if name not in AXES:
         raise BenchError(f"{OPTION}: {not_allowed(name, AXES)}")
-    return AXES[name]
+    return AcrossLink(one_run=True) if one_run and name == AcrossLink.name else AXES[name]
 
 
 @dataclass(frozen=True)

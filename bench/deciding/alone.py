@@ -18,6 +18,8 @@ class Alone:
     """(tokens, median seconds an iteration over all passes), by tokens."""
     timers: tuple[str, ...]
     labels: tuple[str, ...]
+    flags: tuple[tuple[int, tuple[str, ...]], ...]
+    """(tokens, doubts about what was measured in any pass), by tokens."""
 
 
 def alone(trials: Sequence[Trial]) -> tuple[Alone, ...]:
@@ -26,6 +28,7 @@ def alone(trials: Sequence[Trial]) -> tuple[Alone, ...]:
         return ()
     times_s: dict[Series, dict[int, float]] = {}
     labels: dict[Series, dict[str, None]] = {}
+    flags: dict[Series, dict[int, tuple[str, ...]]] = {}
     for passes in join.by_case(trials).values():
         workload, link = passes[0].workload, passes[0].link
         for variant in join.variants_of(passes):
@@ -34,8 +37,16 @@ def alone(trials: Sequence[Trial]) -> tuple[Alone, ...]:
                 series = series_of(workload, link, variant)
                 times_s.setdefault(series, {})[workload.tokens] = median(join.samples_s(timed))
                 labels.setdefault(series, {}).update(dict.fromkeys(label for m in timed for label in m.labels))
+                doubts = tuple(dict.fromkeys(flag for m in timed for flag in m.flags))
+                flags.setdefault(series, {})[workload.tokens] = doubts
     timers = tuple(dict.fromkeys(trial.timer for trial in trials))
     return tuple(
-        Alone(series, tuple(sorted(by_tokens.items())), timers, tuple(labels[series]))
+        Alone(
+            series,
+            tuple(sorted(by_tokens.items())),
+            timers,
+            tuple(labels[series]),
+            tuple(sorted(flags[series].items())),
+        )
         for series, by_tokens in times_s.items()
     )

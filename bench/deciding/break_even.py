@@ -9,6 +9,9 @@ from enum import StrEnum
 from bench.deciding.compare import NOISE_ALONE, Comparison, Verdict
 from bench.deciding.join import Series, series_of
 
+FAR_APART = 2
+"""Ratio of token counts beyond which nobody knows how the speed-up runs between them."""
+
 
 class Kind(StrEnum):
     """What a series of verdicts says."""
@@ -49,6 +52,14 @@ class BreakEven:
     def tokens_with(self, verdict: Verdict) -> tuple[int, ...]:
         """Token counts that got this verdict."""
         return tuple(tokens for tokens, found in self.verdicts if found is verdict)
+
+    @property
+    def close_crossing(self) -> float | None:
+        """The crossing where it was interpolated over a gap short enough to quote it; None elsewhere."""
+        if self.crossing is None or self.crossing_between is None:
+            return None
+        low, high = self.crossing_between
+        return self.crossing if high <= FAR_APART * low else None
 
     @property
     def bracket(self) -> tuple[int, int] | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from bench.deciding import join
 from bench.deciding.compare import Reason, Verdict, doubts_of_passes, judged
@@ -24,6 +25,10 @@ class OffAgainstOff:
     """Why UNDECIDED; empty otherwise."""
     estimate: Estimate | None
     """None where no pass timed both."""
+    again_s: float | None
+    """Median of the second run's samples over the passes that timed both."""
+    flags: tuple[str, ...]
+    """Doubts about what was measured, of both."""
 
 
 def off_against_off(trials: Iterable[Trial], measure: MeasureSettings) -> list[OffAgainstOff]:
@@ -49,4 +54,14 @@ def _compare(passes: Sequence[Trial], variant: Variant, measure: MeasureSettings
         doubts.append(Reason.PASS_FAILED)
     doubts += doubts_of_passes(passes, len(common))
     verdict, reasons, estimate = judged(first, again, common, doubts, measure)
-    return OffAgainstOff(passes[0].workload, passes[0].link, variant, verdict, reasons, estimate)
+    both = [again[p] for p in common]
+    return OffAgainstOff(
+        workload=passes[0].workload,
+        link=passes[0].link,
+        variant=variant,
+        verdict=verdict,
+        reasons=reasons,
+        estimate=estimate,
+        again_s=median(join.samples_s(both)) if both else None,
+        flags=tuple(dict.fromkeys(flag for m in [*first.values(), *both] for flag in m.flags)),
+    )

@@ -15,11 +15,10 @@ from bench.profiling.kernels import KERNELS
 from bench.profiling.request import Request, Tool
 from bench.timeline.analysis import Analysis, measure, runs_of
 from bench.timeline.attribute import attribute
-from bench.timeline.read import read
+from bench.timeline.read import ANALYSIS, read
 from bench.timeline.strip import Strip, strip
 from moe_impl.options import Variant
 
-ANALYSIS = "analysis.json"
 TIMELINES = "timelines"
 """Of a run folder: one folder a profile."""
 VERSION = 1

@@ -5,9 +5,9 @@ from statistics import median
 
 from bench import units
 from bench.against import Against, Section
-from bench.deciding.across import Place
+from bench.deciding.across import Axis, Place, axis_named
 from bench.deciding.between import Change, Doubt, NotCompared, OtherWork
-from bench.deciding.compare import Verdict
+from bench.deciding.compare import Comparison, Verdict
 from bench.deciding.facts import Differing
 from bench.deciding.join import Series, series_of
 from bench.errors import Exit
@@ -25,18 +25,34 @@ OUTCOMES = {
 
 
 def headline(model: Against) -> str:
-    """The first line: ``TBO's speed-up is lower in NEW in 2 of 14 comparisons: worst 0.961x [0.955, 0.967] at ...``."""
+    """The first line: ``TBO's speed-up is lower in NEW in 2 of 14 comparisons: worst 0.961x [0.955, 0.967] at ...``.
+
+    One run across an axis: a sentence a pair of its values, ``... is lower at nvfp4 than at bf16 in ...``.
+    """
     if model.on_cpu:
         return sentences.CPU_BANNER
     rows = model.between.changes
     if not rows:
         return "Nothing was compared."
+    axis = axis_named(model.across) if model.same_run else None
+    groups: dict[str, list[Change]] = {}
+    for row in rows:
+        where = "in NEW" if axis is None else f"at {_value(axis, row.new)} than at {_value(axis, row.base)}"
+        groups.setdefault(where, []).append(row)
+    return " ".join(f"TBO's speed-up is lower {where} in {_how_many(some)}." for where, some in groups.items())
+
+
+def _value(axis: Axis, side: Comparison) -> str:
+    return axis.value(Place(side.workload, side.link, side.variant))
+
+
+def _how_many(rows: Sequence[Change]) -> str:
     slower = [row for row in rows if row.verdict is Verdict.SLOWER]
-    if slower:
-        worst = min(slower, key=lambda row: row.difference.ratio if row.difference else 1.0)
-        where = f"at {words.count(worst.tokens)} tokens, {words.short_series(_series(worst))}"
-        return f"TBO's speed-up is lower in NEW in {len(slower)} of {_many(len(rows))}: worst {change(worst)} {where}."
-    return f"TBO's speed-up is lower in NEW in none of {_many(len(rows))}: {_tally(row.verdict for row in rows)}."
+    if not slower:
+        return f"none of {_many(len(rows))}: {_tally(row.verdict for row in rows)}"
+    worst = min(slower, key=lambda row: row.difference.ratio if row.difference else 1.0)
+    where = f"at {words.count(worst.tokens)} tokens, {words.short_series(_series(worst))}"
+    return f"{len(slower)} of {_many(len(rows))}: worst {change(worst)} {where}"
 
 
 def times(model: Against) -> list[str]:
@@ -71,9 +87,11 @@ def gate(model: Against) -> list[str]:
 
 def sides(model: Against) -> str:
     """Which folder is which."""
+    if model.same_run and model.across:
+        return f"{model.base}, across {model.across}: BASE stands left of -> below, NEW right of it."
     same = " They are one folder: every change is 0, and UNDECIDED is what such passes cannot tell."
     across = f", across {model.across}" if model.across else ""
-    return f"BASE {model.base}, NEW {model.new}{across}.{same if model.same_run and not model.across else ''}"
+    return f"BASE {model.base}, NEW {model.new}{across}.{same if model.same_run else ''}"
 
 
 def rule(model: Against) -> list[str]:
@@ -96,8 +114,9 @@ def detectable(model: Against) -> list[str]:
 
 def title(section: Section) -> str:
     """The series; both where they differ."""
-    new = words.series(section.new)
-    return new if section.base == section.new else f"{words.short_series(section.base)} -> {new}"
+    base, new = section.base, words.series(section.new)
+    over = f" · link {words.link(base.link)}" if base.link != section.new.link else ""
+    return new if base == section.new else f"{words.short_series(base)}{over} -> {new}"
 
 
 def caption(section: Section) -> str:

@@ -71,28 +71,26 @@ def as_table(found: Analysis) -> RenderableType:
     return Group(
         Text(headline(found), style="bold"),
         Text(_of(found), style="dim"),
-        "",
-        shares,
-        *_titled(stages),
+        *_titled("Share of an iteration, and its time", shares),
+        *_titled("Stage, busy time", stages),
         *_causes(found),
         *_doubts(found),
     )
 
 
 def _of(found: Analysis) -> str:
-    many = len(found.iterations)
-    which = f"{many} iterations, medians" if many > 1 else "one iteration"
-    span = units.format_seconds(found.span_ns * 1e-9)
+    many, span = len(found.iterations), units.format_seconds(found.span_ns * 1e-9)
+    which = f"{many} iterations, medians, {span} each" if many > 1 else f"one iteration, {span}"
     named = f"{found.run}: " if found.run else ""
-    what = f"{found.work} pieces of GPU work on {len(found.streams)} streams"
-    return f"{named}{found.source}: {what}; {which}, {span} each"
+    streams = f"{len(found.streams)} stream{'' if len(found.streams) == 1 else 's'}"
+    return f"{named}{found.source}: {found.work} pieces of GPU work on {streams}; {which}"
 
 
-def _titled(stages: Table) -> Iterator[RenderableType]:
-    if stages.row_count:
+def _titled(title: str, table: Table) -> Iterator[RenderableType]:
+    if table.row_count:
         yield ""
-        yield Text("Stage, busy time", style="bold")
-        yield stages
+        yield Text(title, style="bold")
+        yield table
 
 
 def _causes(found: Analysis) -> Iterator[RenderableType]:
@@ -100,7 +98,7 @@ def _causes(found: Analysis) -> Iterator[RenderableType]:
         yield ""
         yield Text("Why no more overlap", style="bold")
     for cause in found.causes:
-        yield Text(f"{cause.name} ({units.format_percent(cause.share)}): {cause.evidence}")
+        yield Text(f"{cause.name}: {cause.evidence}")
         yield Text(f"  {cause.remedy}", style="italic")
 
 

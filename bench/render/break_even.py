@@ -14,8 +14,9 @@ DEPENDS = {
 
 def verdicts(even: BreakEven) -> str:
     """``SLOWER at 128 and 256, SAME at 512``."""
+    measured = [tokens for tokens, _ in even.verdicts]
     found = [(verdict, even.tokens_with(verdict)) for verdict in Verdict]
-    return ", ".join(f"{verdict} at {words.counts(tokens)}" for verdict, tokens in found if tokens)
+    return ", ".join(f"{verdict} at {words.counts_of(tokens, measured)}" for verdict, tokens in found if tokens)
 
 
 def sentence(even: BreakEven) -> str:
@@ -26,7 +27,7 @@ def sentence(even: BreakEven) -> str:
         bracket = f"between {words.count(even.largest_not_faster or 0)} and {above}" if known else f"below {above}"
         return f"Break-even {bracket} tokens{_crossing(even)}."
     if even.kind is Kind.NO_CLAIM:
-        return f"Break-even: no claim ({'; '.join(even.why)})."
+        return f"Break-even: no claim ({'; '.join(map(words.limit, even.why))})."
     if even.kind is Kind.NOT_MONOTONE:
         return f"Break-even: not monotone ({verdicts(even)})."
     if even.kind is Kind.UNDECIDED:
@@ -58,7 +59,9 @@ def link_sensitivity(section: Section) -> list[str]:
 
 def _crossing(even: BreakEven) -> str:
     """No interval: noise is all that one would hold, and the line between two token counts is the larger error."""
-    if even.crossing is None or even.crossing_between is None:
+    if even.crossing_between is None:
         return "; no crossing of the speed-up to interpolate"
     low, high = map(words.count, even.crossing_between)
-    return f"; speed-up crosses 1 at about {words.about(even.crossing)} (interpolated between {low} and {high})"
+    if even.close_crossing is None:
+        return "" if even.crossing_between == even.bracket else f"; speed-up crosses 1 between {low} and {high}"
+    return f"; speed-up crosses 1 at about {words.about(even.close_crossing)} (interpolated between {low} and {high})"

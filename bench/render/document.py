@@ -78,8 +78,10 @@ def _off_against_off(found: OffAgainstOff) -> dict[str, Any]:
         "variant_id": variant_id(found.variant),
         **_interval(found.estimate),
         "passes": 0 if estimate is None else estimate.passes,
+        "again_s": found.again_s,
         "verdict": found.verdict.value,
         "reasons": [reason.value for reason in found.reasons],
+        "flags": list(found.flags),
     }
 
 

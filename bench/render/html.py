@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from bench.deciding.compare import Verdict
 from bench.profiling.kept import Kept
-from bench.render import backends, kernel_section, limits, sentences, tables, timeline_section, words, worth
+from bench.render import alone, backends, kernel_section, limits, sentences, tables, timeline_section, words, worth
 from bench.render.picture import Picture, showing
 from bench.report_model import ReportModel
 
@@ -34,10 +34,10 @@ def page(model: ReportModel, pictures: Sequence[Picture] = ()) -> str:
         .render(
             model=model,
             sentences=sentences,
-            worth=worth,
+            worth_lines=worth.lines(model),
             words=words,
             overviews=inline(showing(pictures, None)),
-            backends=backends.tables(model),
+            of_the_run=[*alone.tables(model), *backends.tables(model)],
             sections=[
                 (section, tables.of(section), inline(showing(pictures, section.series))) for section in model.sections
             ],

@@ -39,6 +39,9 @@ def of(model: ReportModel) -> list[str]:
     steps = [row.step for section in model.sections for row in section.rows if row.step is not None]
     if any(step.measured_layers < step.moe_layers for step in steps):
         said.append("A few layers stand for the model: the first and the last, which overlap with nothing, weigh more.")
+    if model.unwatched:
+        share = "" if model.unwatched == 1 else f" in {words.percent(model.unwatched)} of the Trials"
+        said.append(f"Clocks and power were not watched{share}: a GPU that was slowed down would not show.")
     if model.noise.min_detectable_worst is not None:
         least, worst = map(words.percent, (model.noise.min_detectable, model.noise.min_detectable_worst))
         said.append(f"Effects smaller than the noise lets one see: {least} in the middle row, {worst} in the worst.")

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from bench.render import backends, kernel_section, limits, sentences, tables, timeline_section, words, worth
+from bench.render import alone, backends, kernel_section, limits, sentences, tables, timeline_section, words, worth
 from bench.render.picture import Picture, showing
 from bench.report_model import ReportModel
 
@@ -14,14 +14,13 @@ def page(model: ReportModel, pictures: Sequence[Picture] = ()) -> str:
     lines += [line for said in sentences.gaps(model) for line in (f"**{plain(said)}**", "")]
     lines += [f"Question: {plain(model.question)}", ""] if model.question else []
     lines += [f"Machine: {plain(sentences.machine(model))}. Run: {code(model.run)}, {model.passes} passes.", ""]
-    lines += ["## Answers", ""]
-    lines += [f"- {plain(' '.join(sentences.full_answer(section, model)))}" for section in model.sections]
-    lines += [f"- {plain(line)}" for line in (*sentences.alone(model), *worth.lines(model))]
-    lines += ["", sentences.rule(model), "", sentences.noise(model), ""]
-    lines += [line for said in sentences.off_against_off(model) for line in (plain(said), "")]
-    lines += [sentences.checks(model), ""]
+    answers = [" ".join(sentences.full_answer(section, model)) for section in model.sections]
+    answers += worth.lines(model)
+    lines += ["## Answers", "", *(f"- {plain(line)}" for line in answers), ""] if answers else []
+    how = (sentences.rule(model), *sentences.noise(model), *sentences.off_against_off(model), sentences.checks(model))
+    lines += [line for said in how for line in (plain(said), "")]
     lines += picture_lines(showing(pictures, None))
-    for table in backends.tables(model):
+    for table in (*alone.tables(model), *backends.tables(model)):
         lines += [*table_lines(table), ""]
     for section in model.sections:
         lines += [f"## {plain(words.series(section.series))}", ""]

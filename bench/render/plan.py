@@ -16,6 +16,7 @@ from bench.filters import CASE_KEYS
 from bench.identity import variant_id
 from bench.naming import machine_name, varying
 from bench.planning import Plan, PlannedCase
+from bench.render import remarks
 from bench.render.fitting import Fitting
 
 COLUMNS = {"tokens": 7, "runs": 8, "weights": 9, "buffers": 9, "dispatch": 9, "combine": 9, "one pass": 9}
@@ -70,6 +71,7 @@ def as_table(plan: Plan) -> RenderableType:
         *_cases(plan),
         *_said_once("Every case", _common(plan)),
         *_said_once("Variants", _variants(plan)),
+        *_said_once("Remarks", remarks.of([planned.case for planned in plan.cases]), style="yellow"),
         *_said_once("Skipped", _skipped(plan), style="yellow"),
         *_said_once("Labels", dict.fromkeys(label for planned in plan.cases for label in planned.labels)),
         *_said_once("Later", _later(plan)),

@@ -25,6 +25,8 @@ from moe_impl.support import CPU_ONLY
 INTERVAL_SHOWN = 0.5
 """Of a speed-up: how far its interval may stretch the axis."""
 LEGEND_COLUMNS = 2
+LEGEND_WIDTH = 104
+"""Characters of a legend's row that fit below the axes: a wider one would squeeze them and be cut at both sides."""
 CLOSE = 1.35
 """Ratio of two token counts whose lines leave no room for a number between them."""
 MANY = 8
@@ -50,7 +52,9 @@ def _draw(name: str, title: str, height: float, paint: Callable[[Axes], None]) -
 
 
 def _heading(axes: Axes, title: str, told: Iterable[str]) -> None:
-    axes.set_title("\n".join([title, *textwrap.wrap("; ".join(told), HEADING_WIDTH)]), fontsize=9.5)
+    lines = "; ".join(told).splitlines()
+    wrapped = [row for line in lines for row in textwrap.wrap(line, HEADING_WIDTH, break_on_hyphens=False)]
+    axes.set_title("\n".join([title, *wrapped]), fontsize=9.5)
 
 
 def said(model: ReportModel, labels: Iterable[str]) -> list[str]:
@@ -109,10 +113,12 @@ def speedups(name: str, title: str, curves: Sequence[Curve], told: Iterable[str]
     colours = list(dict.fromkeys(curve.coloured_by for curve in curves))
     marks = list(dict.fromkeys(curve.marked_by for curve in curves))
     rows = [row for curve in curves for row in curve.section.rows]
+    columns, curves = _for_legend(curves)
+    legend_rows = math.ceil(sum(curve.label.count("\n") + 1 for curve in curves) / columns)
 
     def paint(axes: Axes) -> None:
         axes.axhline(1, color=INK, linewidth=1)
-        crossings = [c for curve in curves if (c := curve.section.break_even.crossing) is not None]
+        crossings = [c for curve in curves if (c := curve.section.break_even.close_crossing) is not None]
         for place, curve in enumerate(curves):
             again, coloured = divmod(colours.index(curve.coloured_by), len(palette.LINES))
             which = marks.index(curve.marked_by) + again * len(marks)  # no colour is left: other marks tell them apart
@@ -127,12 +133,21 @@ def speedups(name: str, title: str, curves: Sequence[Curve], told: Iterable[str]
         axes.set_ylim(*_speedup_limits(row.comparison for row in rows))
         axes.grid(axis="y", color=INK, alpha=0.12)
         # below the axes: inside them it would cover the lines, which lie where 1 is
-        columns = min(len(curves), LEGEND_COLUMNS)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=columns, fontsize=9)
         _heading(axes, title, told)
 
-    legend_rows = math.ceil(len(curves) / LEGEND_COLUMNS)
     return _draw(name, title, 4.6 + 0.22 * legend_rows, paint)
+
+
+def _for_legend(curves: Sequence[Curve]) -> tuple[int, list[Curve]]:
+    """The legend's columns, and the curves with labels that fit into one."""
+    widest = max(len(curve.label) for curve in curves)
+    columns = min(len(curves), LEGEND_COLUMNS) if widest <= LEGEND_WIDTH // LEGEND_COLUMNS else 1
+
+    def wrapped(label: str) -> str:
+        return "\n".join(textwrap.wrap(label, LEGEND_WIDTH // columns, break_on_hyphens=False))
+
+    return columns, [replace(curve, label=wrapped(curve.label)) for curve in curves]
 
 
 def _speedup_limits(rows: Iterable[Comparison]) -> tuple[float, float]:
@@ -160,7 +175,7 @@ def _line(axes: Axes, curve: Curve, colour: str, marker: str, dash: str) -> None
 
 def _crossing(axes: Axes, section: Section, colour: str, dash: str, place: int, crossings: Collection[float]) -> None:
     """About where the line crosses 1: at a height of its own, and on the side where no other crossing is close."""
-    crossing = section.break_even.crossing
+    crossing = section.break_even.close_crossing
     if crossing is not None:
         axes.axvline(crossing, color=colour, linewidth=1, linestyle=dash, alpha=0.6)
         left = any(crossing < other < crossing * CLOSE for other in crossings)

@@ -1,18 +1,18 @@
 """Sentences that every output shares: headline, answers, captions, noise. Text from the model; decides nothing."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from bench import units
 from bench.deciding.break_even import BreakEven, Kind
 from bench.deciding.compare import CLAIMS, Verdict
 from bench.deciding.discovery import FALSE_DISCOVERY_RATE
 from bench.deciding.join import Series, series_of
 from bench.deciding.off_against_off import OffAgainstOff
+from bench.deciding.stats import Estimate
 from bench.measure.settings import MeasureSettings
 from bench.naming import machine_name
 from bench.render import break_even, words
-from bench.report_model import NotTimed, ReportModel, Section
+from bench.report_model import Missing, NotTimed, ReportModel, Section
 from moe_impl.options import Machine, Variant
 
 ROOFLINE = (
@@ -24,6 +24,8 @@ CLOCKS = (
     "The case's GPU between rounds, so all its variants together; what came and went within a round is not seen. Wall "
     "time decides; this explains: overlap draws more power."
 )
+MISSING_SHOWN = 3
+"""Groups of Trials that are not there and that one line names."""
 CPU_BANNER = "Functional check on a CPU, no performance claim."
 
 
@@ -58,7 +60,27 @@ def _confidence(section: Section) -> str:
     known = section.best.comparison.estimate if section.best else None
     if known is None or known.passes < 2 or section.break_even.kind is Kind.NO_CLAIM:
         return ""
-    return f" ({words.percent(known.confidence)} intervals over {known.passes} passes)"
+    return f" ({_interval(known)})"
+
+
+def _interval(known: Estimate) -> str:
+    """``95 % intervals over 5 passes``."""
+    return f"{words.percent(known.confidence)} intervals over {known.passes} passes"
+
+
+def _other_intervals(headline: Section, model: ReportModel) -> str:
+    """``; bf16: 99 % intervals over 4 passes`` of series that have others than the headline; nothing without any."""
+    quoted = headline.best.comparison.estimate if headline.best else None
+    others: dict[str, list[Series]] = {}
+    for section in model.sections:
+        known = section.best.comparison.estimate if section.best else None
+        if known is not None and quoted is not None and 1 < known.passes != quoted.passes:
+            others.setdefault(_interval(known), []).append(section.series)
+    named = {
+        text: words.short_series(found[0]) if len(found) == 1 else f"{len(found)} series"
+        for text, found in others.items()
+    }
+    return "".join(f"; {name}: {text}" for text, name in named.items())
 
 
 def _among(headline: Section, model: ReportModel) -> list[str]:
@@ -73,10 +95,11 @@ def _among(headline: Section, model: ReportModel) -> list[str]:
     tokens = headline.best.tokens if headline.best else None
     rows = (row for section in model.sections for row in section.rows if row.tokens == tokens)
     speedups = [row.comparison.speedup for row in rows if row.comparison.ran_tbo and row.comparison.speedup is not None]
+    others = _other_intervals(headline, model)
     if tokens is None or len(speedups) < 2:
-        return [f"{said}."]
+        return [f"{said}{others}."]
     ends = dict.fromkeys(f"{value:.3f}x" for value in (min(speedups), max(speedups)))
-    return [f"{said}; at {words.count(tokens)} tokens they lie at {' to '.join(ends)}."]
+    return [f"{said}; at {words.count(tokens)} tokens they lie at {' to '.join(ends)}{others}."]
 
 
 def _checks_passed(model: ReportModel) -> str:
@@ -121,7 +144,21 @@ def coverage(model: ReportModel) -> list[str]:
     if found.complete:
         return []
     partial = f", {found.partial} of them without all their variants" if found.partial else ""
-    return [f"Incomplete: {found.trials} of {found.planned} Trials{partial} (filtered, or not run to the end)."]
+    named = [_missing(one) for one in found.missing[:MISSING_SHOWN]]
+    more = len(found.missing) - len(named)
+    named += [f"{more} more like it" if more == 1 else f"{more} more like these"] if more else []
+    missing = f" Missing: {'; '.join(named)}." if named else ""
+    return [
+        f"Incomplete: {found.trials} of {found.planned} Trials{partial} (filtered, or not run to the end).{missing}"
+    ]
+
+
+def _missing(one: Missing) -> str:
+    """``precision=bf16 at 256 and 1024 tokens in pass 5``, or ``every case in pass 4 and 5``."""
+    passes = words.counts(tuple(index + 1 for index in one.passes))
+    named = f"{one.case} at" if one.case else "at"
+    where = f"{named} {words.counts(one.tokens)} tokens" if one.tokens else "every case"
+    return f"{where} in pass {passes}"
 
 
 def answer(section: Section, model: ReportModel) -> str:
@@ -143,7 +180,7 @@ def answer(section: Section, model: ReportModel) -> str:
         return f"{name}: undecided whether it pays; best {best} ({break_even.verdicts(even)})."
     if even.kind is Kind.NOWHERE:
         return f"{name} pays at no token count measured; best {best} ({break_even.verdicts(even)})."
-    return f"{name}: no claim, {'; '.join(even.why)}."
+    return f"{name}: no claim, {'; '.join(map(words.limit, even.why))}."
 
 
 def _nothing_overlapped(model: ReportModel) -> str:
@@ -153,20 +190,6 @@ def _nothing_overlapped(model: ReportModel) -> str:
         return said
     same = sum(found.verdict is Verdict.SAME for found in model.off_against_off)
     return f"{said} Off against off: {same} of {len(model.off_against_off)} SAME."
-
-
-def alone(model: ReportModel) -> list[str]:
-    """One line a series of a run without TBO: ``off torch, bf16 ...: 1.234 ms at 128 tokens; launch eager, ...``."""
-    return [
-        f"{words.series(found.series)}: "
-        + ", ".join(
-            f"{units.format_seconds(seconds)} at {words.count(tokens)} tokens" for tokens, seconds in found.times_s
-        )
-        + f"; {mode(found.series.variant, found.timers)}"
-        + "".join(f"; {label}" for label in found.labels)
-        + "."
-        for found in model.alone
-    ]
 
 
 def mode(variant: Variant, timers: tuple[str, ...]) -> str:
@@ -194,13 +217,21 @@ def _below(even: BreakEven) -> str:
 
 
 def undecided(section: Section) -> list[str]:
-    """One line a set of reasons, those left out that a label says: ``UNDECIDED at 1024: the interval ...``."""
+    """Of a series' rows."""
+    return undecided_at((row.tokens, row.comparison.reasons) for row in section.rows)
+
+
+def undecided_at(rows: Iterable[tuple[int, Sequence[str]]]) -> list[str]:
+    """One line a set of reasons of (tokens, reasons): ``UNDECIDED at 1024: the interval ...``."""
     groups: dict[tuple[str, ...], list[int]] = {}
-    for row in section.rows:
-        reasons = tuple(reason for reason in row.comparison.reasons if reason not in section.labels)
+    measured = []
+    for tokens, reasons in rows:
+        measured.append(tokens)
         if reasons:
-            groups.setdefault(reasons, []).append(row.tokens)
-    return [f"UNDECIDED at {words.counts(tuple(tokens))}: {'; '.join(reasons)}." for reasons, tokens in groups.items()]
+            groups.setdefault(tuple(reasons), []).append(tokens)
+    return [
+        f"UNDECIDED at {words.counts_of(tokens, measured)}: {'; '.join(reasons)}." for reasons, tokens in groups.items()
+    ]
 
 
 def caption(section: Section) -> str:
@@ -252,26 +283,40 @@ def rank_skew(section: Section) -> list[str]:
 
 
 def doubts(section: Section) -> list[str]:
-    """One line a kind of doubt, told by the words before its colon; the figures after it are in the results."""
+    """Of a series' rows."""
+    return doubts_at((row.tokens, row.comparison.flags) for row in section.rows)
+
+
+def doubts_at(rows: Iterable[tuple[int, Sequence[str]]]) -> list[str]:
+    """One line a kind of doubt of (tokens, doubts), told by the words before its colon; the figures after it are in
+    the results."""
     found: dict[str, list[int]] = {}
-    for row in section.rows:
-        for kind in dict.fromkeys(flag.split(":")[0] for flag in row.comparison.flags):
-            found.setdefault(kind, []).append(row.tokens)
-    return [f"Doubt at {words.counts(tuple(tokens))}: {kind}." for kind, tokens in found.items()]
+    measured = []
+    for tokens, flags in rows:
+        measured.append(tokens)
+        for kind in dict.fromkeys(flag.split(":")[0] for flag in flags):
+            found.setdefault(kind, []).append(tokens)
+    return [f"Doubt at {words.counts_of(tokens, measured)}: {kind}." for kind, tokens in found.items()]
 
 
-def noise(model: ReportModel) -> str:
-    """The noise floor and what it lets one see."""
+def noise(model: ReportModel) -> list[str]:
+    """The noise floor and what it lets one see; none where nothing was compared."""
     floor = model.noise
-    return (
-        f"Noise floor (medians): paired ratios {words.percent(floor.within_sd)} within a pass, "
+    if floor.within_sd is None and floor.between_sd is None:
+        return []
+    of = "medians" if model.sections else "off against off, medians"
+    return [
+        f"Noise floor ({of}): paired ratios {words.percent(floor.within_sd)} within a pass, "
         f"pass means {words.percent(floor.between_sd)} between passes. Minimum detectable effect: "
         f"{words.percent(floor.min_detectable)}, at worst {words.percent(floor.min_detectable_worst)}."
-    )
+    ]
 
 
 def off_against_off(model: ReportModel) -> list[str]:
-    """``A/A, off against off: SAME at 128 and 512; 0.999x to 1.001x.``: one line a series, none where nobody asked."""
+    """``A/A, off against off: SAME at 128 and 512; 0.999x to 1.001x.``: one line a series, none where nobody asked, or
+    where the tables of a run without overlapped variants tell it."""
+    if model.alone:
+        return []
     groups: dict[Series, list[OffAgainstOff]] = {}
     for found in model.off_against_off:
         groups.setdefault(series_of(found.workload, found.link, found.variant), []).append(found)
@@ -279,16 +324,22 @@ def off_against_off(model: ReportModel) -> list[str]:
 
 
 def _off_against_off(series: Series, found: list[OffAgainstOff], named: bool) -> str:
-    told = [(verdict, tuple(f.workload.tokens for f in found if f.verdict is verdict)) for verdict in Verdict]
-    verdicts = ", ".join(f"{verdict} at {words.counts(tokens)}" for verdict, tokens in told if tokens)
+    measured = [f.workload.tokens for f in found]
+    told = [(verdict, [f.workload.tokens for f in found if f.verdict is verdict]) for verdict in Verdict]
+    verdicts = ", ".join(f"{verdict} at {words.counts_of(tokens, measured)}" for verdict, tokens in told if tokens)
     speedups = [f.estimate.speedup for f in found if f.estimate is not None]
     ends = dict.fromkeys(f"{end:.3f}x" for end in (min(speedups), max(speedups))) if speedups else (words.UNKNOWN,)
-    false = any(f.verdict in CLAIMS for f in found)
-    alarm = ": nothing was changed, so trust no verdict of that size in this run" if false else ""
+    alarm = "".join(f" {line}" for line in false_alarm(found))
     why = dict.fromkeys(reason for f in found for reason in f.reasons)
     reasons = f" ({'; '.join(why)})" if why else ""
     name = f" ({words.series(series)})" if named else ""
-    return f"A/A, off against off{name}: {verdicts}{reasons}; {' to '.join(ends)}{alarm}."
+    return f"A/A, off against off{name}: {verdicts}{reasons}; {' to '.join(ends)}.{alarm}"
+
+
+def false_alarm(found: Iterable[OffAgainstOff]) -> list[str]:
+    """What a difference between equal runs says of all others; none without one."""
+    false = any(one.verdict in CLAIMS for one in found)
+    return ["FASTER or SLOWER where nothing was changed: trust no verdict of that size in this run."] if false else []
 
 
 def rule(model: Measured) -> str:

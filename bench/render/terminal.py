@@ -14,7 +14,7 @@ from rich.text import Text
 
 from bench import units
 from bench.deciding.compare import Verdict
-from bench.render import backends, sentences, shortfall, tables, words, worth
+from bench.render import alone, backends, sentences, shortfall, tables, words, worth
 from bench.render.fitting import Fitting
 from bench.report_model import ReportModel
 
@@ -45,15 +45,15 @@ def summary(model: ReportModel) -> RenderableType:
     if not model.on_cpu:  # the banner is the only answer there
         others = [section for section in model.sections if section is not model.headline]
         parts += [Padding(Text(sentences.answer(section, model)), (0, 0, 0, 2)) for section in others]
-    parts += [Text(line) for line in (*sentences.alone(model), *worth.lines(model))]
+    parts += [Text(line) for line in worth.lines(model)]
     shown = within(model.sections)
     for section in shown:
         parts += ["", Text(words.series(section.series), style="bold"), *table(tables.decision(section))]
     parts += left_out(len(model.sections) - len(shown), "the report and --json have all")
-    for cells in within(backends.tables(model)):
+    for cells in (*within(alone.tables(model)), *within(backends.tables(model))):
         parts += ["", Text(cells.title, style="bold"), *table(cells)]
-    parts += ["", Text(sentences.rule(model)), Text(sentences.noise(model))]
-    parts += [*map(Text, sentences.off_against_off(model)), Text(sentences.checks(model))]
+    how = (sentences.rule(model), *sentences.noise(model), *sentences.off_against_off(model), sentences.checks(model))
+    parts += ["", *map(Text, how)]
     parts += listed("From the ideal to T2o, by timelines", shortfall.lines(model), "")
     parts += listed(f"Failed: {len(model.failures)}", sentences.not_timed_together(model.failures), "red")
     parts += listed(f"Skipped: {len(model.skips)}", sentences.not_timed_together(model.skips), "dim")

@@ -8,13 +8,14 @@ from types import MappingProxyType
 from bench import units
 from bench.deciding.join import series_of
 from bench.profiling.agreement import ALIKE, Agreement, agreements
-from bench.profiling.kept import ANALYSIS, TIMELINES, Kept, Pair, Profiled
+from bench.profiling.kept import TIMELINES, Kept, Pair, Profiled
 from bench.profiling.shortfall import Shortfall
 from bench.render import shortfall, timeline_plot, words
 from bench.render.analysis import ALWAYS, SHARES
 from bench.render.picture import Picture
 from bench.render.tables import Table, unit_for
 from bench.report_model import ReportModel
+from bench.timeline.read import ANALYSIS
 from moe_impl.options import Variant
 from moe_impl.stages import Stage
 

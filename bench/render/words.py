@@ -10,11 +10,24 @@ from bench.deciding.join import Series
 from bench.identity import default
 from bench.report_model import Row
 from moe_impl.options import Link, Workload
+from moe_impl.support import BF16_TRAFFIC, CPU_ONLY
 
 UNKNOWN = "n/a"
 MOST = 10.0
 """Ratios and fractions beyond this come from two noisy passes; their digits mean nothing."""
+LIMITS = {
+    CPU_ONLY: "on a CPU the stages run one after the other",
+    BF16_TRAFFIC: "experts torch decodes NVFP4 weights to bf16 beforehand, so it moves the bytes of bf16 weights",
+}
+"""Limit as it is stored -> what it means."""
+LISTED = 3
+"""Token counts that a sentence lists one by one though they are all that were measured."""
 IN_THE_TITLE = frozenset({"model", "ep_size", "layers", "tokens", "precision"})
+
+
+def limit(text: str) -> str:
+    """Why a row makes no claim, spelled out where the stored name is short."""
+    return LIMITS.get(text, text)
 
 
 def count(number: float | int) -> str:
@@ -30,6 +43,11 @@ def about(number: float) -> str:
 def counts(numbers: tuple[int, ...]) -> str:
     """``128, 256 and 512``."""
     return joined([count(number) for number in numbers])
+
+
+def counts_of(some: Sequence[int], measured: Sequence[int]) -> str:
+    """``128 and 256``; ``all 7`` where that is every count measured, and a list would be long."""
+    return f"all {len(some)}" if len(some) == len(measured) > LISTED else counts(tuple(some))
 
 
 def joined(texts: Sequence[str]) -> str:

@@ -53,6 +53,13 @@ def test_the_crossing_is_linear_in_log_tokens() -> None:
     assert found.crossing_low < 512 < found.crossing_high
 
 
+@pytest.mark.parametrize(("tokens", "close"), [((512, 1024), True), ((512, 1025), False), ((256, 1024), False)])
+def test_a_crossing_between_token_counts_far_apart_is_not_to_be_quoted(tokens: tuple[int, int], close: bool) -> None:
+    found = only_answer([row(count, speedup) for count, speedup in zip(tokens, (1 / 1.1, 1.1), strict=True)])
+    assert found.crossing_between == found.bracket == tokens
+    assert found.close_crossing == (found.crossing if close else None)
+
+
 def test_wider_intervals_widen_the_crossing() -> None:
     narrow, wide = (only_answer([row(256, 0.8, spread), row(1024, 1.25, spread)]) for spread in (1e-4, 1e-2))
     assert narrow.crossing == pytest.approx(wide.crossing or 0)

@@ -47,6 +47,7 @@ MEASURE_KEYS = (
 )
 TIME = "expected a time such as 15 us (units: ns, us, ms, s, min)"
 LINKS = "local, host_link, collective, {paced: PRESET}, {paced: {alpha, bandwidth, comm_sms}}, {table: FILE.csv}"
+PRESETS_OF_LINKS = f"; PRESET is one of {', '.join(PACED_PRESETS)}"
 
 # (a line of GOOD, what a user wrote instead, the one message)
 MISTAKES = [
@@ -92,8 +93,9 @@ MISTAKES = [
     ("bf16", "bf61", "11:3: case.precision: found bf61, did you mean bf16? allowed: bf16, fp8, nvfp4-w4a16, nvfp4"),
     ("bf16", "!precision bf16", "11:3: tags are not allowed, found !precision"),
     ("routing: model", "routing: skewed", "12:3: case.routing: found skewed, allowed: model, uniform, {zipf: S}, {hotspot: SHARE}"),
-    ("link: local", "link: nvlink", "13:3: case.link: found nvlink, allowed: " + LINKS),
-    ("link: local", "link: colective", "13:3: case.link: found colective, did you mean collective? allowed: " + LINKS),
+    ("link: local", "link: nvlink", "13:3: case.link: found nvlink, allowed: " + LINKS + PRESETS_OF_LINKS),
+    ("link: local", "link: h800-nvlink-ep8", "13:3: case.link: found h800-nvlink-ep8, did you mean {paced: h800-nvlink-ep8}? allowed: " + LINKS + PRESETS_OF_LINKS),
+    ("link: local", "link: colective", "13:3: case.link: found colective, did you mean collective? allowed: " + LINKS + PRESETS_OF_LINKS),
     ("link: local", "link: {paced: h800-nvlink-ep9}", "13:10: case.link.paced: unknown link preset h800-nvlink-ep9, did you mean h800-nvlink-ep8? allowed: " + ", ".join(PACED_PRESETS) + ", or {alpha, bandwidth, comm_sms}"),
     ("link: local", "link: {paced: {alpha: .nan, bandwidth: 1 GB/s, comm_sms: 1}}", "13:18: case.link.paced.alpha: found .nan, expected a time with its unit, such as 15 us (units: ns, us, ms, s, min)"),
     ("link: local", "link: {paced: {alpha: 15, bandwidth: 1 GB/s, comm_sms: 1}}", "13:18: case.link.paced.alpha: found 15, no unit, " + TIME),
@@ -363,6 +365,21 @@ def test_a_resolved_config_writes_presets_and_defaults_out():
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_config_in_the_repository_loads_and_says_its_question(path):
     assert config.load(path).question.endswith("?")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("deepseek-v3", ", did you mean deepseek-v3-ep8-prefill or deepseek-v3-splits?"),
+        ("smokee", ", did you mean smoke?"),
+        ("nope", f"; there are {', '.join(path.stem for path in CONFIGS)}"),
+    ],
+)
+def test_a_bare_name_that_is_none_gets_the_nearest(name, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BenchError) as refused:
+        config.load(name)
+    assert str(refused.value) == f"{name}: no such file, and none of ours by that name{said}"
 
 
 def test_a_bare_name_means_one_of_our_files_unless_there_is_one_here(tmp_path, monkeypatch):

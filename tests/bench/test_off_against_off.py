@@ -12,7 +12,8 @@ from bench import report
 from bench.deciding.compare import Reason, Verdict
 from bench.deciding.off_against_off import off_against_off
 from bench.measure.settings import MeasureSettings
-from bench.render import document, markdown, sentences
+from bench.render import alone as alone_tables
+from bench.render import document, html, markdown, sentences, words
 from bench.results import Measurement, Status, Trial, UnreadableTrialError, from_record, to_record
 from bench.running.failures import failures
 from bench.running.messages import Step
@@ -68,6 +69,7 @@ def test_the_report_says_it_in_one_line_and_nothing_else_in_it_changes() -> None
     assert markdown.page(with_aa).replace(f"{line}\n\n", "") == markdown.page(plain)
     told = document.document(with_aa)
     assert [one["verdict"] for one in told["off_against_off"]] == ["SAME", "SAME"]
+    assert [one["again_s"] for one in told["off_against_off"]] == [one.again_s for one in with_aa.off_against_off]
     assert told["comparisons"] == document.document(plain)["comparisons"]
     assert told["break_evens"] == document.document(plain)["break_evens"]
 
@@ -76,12 +78,54 @@ def test_where_nothing_else_ran_the_headline_counts_it() -> None:
     alone = [replace(trial, measurements=trial.measurements[:1]) for trial in with_again(TRIALS)]
     model = report.build(synthetic.StubRun(alone))
     assert sentences.headline(model).endswith("to compare with. Off against off: 2 of 2 SAME.")
+    (told,) = alone_tables.tables(model)
+    assert told.headers == ("tokens", "ms", "again ms", "A/A", "verdict")
+    for (tokens, _, _, ratio, verdict), found in zip(told.rows, model.off_against_off, strict=True):
+        known = found.estimate
+        assert known is not None
+        assert (tokens, verdict) == (str(found.workload.tokens), "SAME")
+        assert ratio == words.factor(known.speedup, known.low, known.high)
+    assert [cells[2] for cells in told.rows] == [f"{found.again_s * 1e3:.3f}" for found in model.off_against_off]
+    page = markdown.page(model)
+    assert page.count(told.title) == 1
+    assert "## Answers" not in page
+    assert "A/A, off against off" not in page, "the table says it"
+
+
+def test_its_noise_is_what_such_a_run_is_for() -> None:
+    alone = [replace(trial, measurements=trial.measurements[:1]) for trial in with_again(TRIALS)]
+    model = report.build(synthetic.StubRun(alone))
+    largest = [one.estimate.min_detectable for one in model.off_against_off if one.estimate]
+    assert model.noise.min_detectable_worst == max(largest)
+    (said,) = sentences.noise(model)
+    assert said.startswith("Noise floor (off against off, medians): paired ratios ")
+    assert "n/a" not in said
+    without = report.build(synthetic.StubRun([replace(trial, off_again=()) for trial in alone]))
+    assert sentences.noise(without) == []
+    assert "Noise floor" not in markdown.page(without) + html.page(without)
+
+
+def test_doubts_about_either_run_stand_below_its_table() -> None:
+    alone = [replace(trial, measurements=trial.measurements[:1]) for trial in with_again(TRIALS)]
+    slowed = ("slowed down by SwPowerCap: next to round 1",)
+    first, second = alone[0], alone[1]
+    assert (first.workload.tokens, second.workload.tokens) == (512, 2048)
+    alone[0] = replace(first, measurements=(replace(first.measurements[0], flags=slowed),))
+    alone[1] = replace(second, off_again=(replace(second.off_again[0], flags=("still drifts: 3 %",)),))
+    (told,) = alone_tables.tables(report.build(synthetic.StubRun(alone)))
+    assert "Doubt at 512: slowed down by SwPowerCap." in told.notes
+    assert "Doubt at 2048: still drifts." in told.notes
+    false = with_again(TRIALS, faster=1.05)
+    (told,) = alone_tables.tables(
+        report.build(synthetic.StubRun([replace(trial, measurements=trial.measurements[:1]) for trial in false]))
+    )
+    assert any("trust no verdict of that size" in note for note in told.notes)
 
 
 def test_a_false_verdict_is_an_alarm() -> None:
     [line] = sentences.off_against_off(report.build(synthetic.StubRun(with_again(TRIALS, faster=1.05))))
     assert "FASTER at 512 and 2048" in line
-    assert line.endswith(": nothing was changed, so trust no verdict of that size in this run.")
+    assert line.endswith("where nothing was changed: trust no verdict of that size in this run.")
 
 
 def test_a_filtered_report_keeps_what_belongs_to_its_rows() -> None:

@@ -17,7 +17,7 @@ from rich.console import Console
 from bench import report
 from bench.deciding.break_even import Kind
 from bench.errors import BenchError
-from bench.render import document, drawing, files, html, markdown, plots, sentences, tables, terminal, words
+from bench.render import break_even, document, drawing, files, html, markdown, plots, sentences, tables, terminal, words
 from bench.report_model import ReportModel
 from bench.results import PERTURBED, Measurement, Status, Traffic
 from moe_impl.links import LOCAL
@@ -146,6 +146,10 @@ def test_a_cpu_report_makes_no_claim(cpu_model: ReportModel) -> None:
         assert "Functional check on a CPU, no performance claim. 12 of 12 oracle checks passed." in text
         assert "pays from" not in text
         assert "FASTER at" not in text
+    assert f"UNDECIDED at 16 and 64: {CPU_ONLY}." in " ".join(printed(cpu_model, 80).split())
+    for section in cpu_model.sections:
+        assert break_even.sentence(section.break_even) == f"Break-even: no claim ({words.limit(CPU_ONLY)})."
+    assert words.limit(CPU_ONLY) != CPU_ONLY
     assert all(CPU_ONLY in sentences.caption(section) for section in cpu_model.sections)
     assert all(CPU_ONLY in " ".join(picture.svg.split()) for picture in plots.of(cpu_model))
     assert document.document(cpu_model)["performance_claim"] is False
@@ -157,7 +161,8 @@ def test_a_torch_backend_on_nvfp4_makes_no_claim() -> None:
     torch_variant = replace(synthetic.variant("nvfp4-w4a16"), experts="torch")
     case = replace(case, variants=synthetic.with_t1_and_t2s(torch_variant))
     found = report.build(synthetic.StubRun(synthetic.Builder().trials([case])))
-    assert sentences.headline(found) == f"TBO (streams x2 torch, nvfp4-w4a16): no claim, {BF16_TRAFFIC}."
+    assert sentences.headline(found) == f"TBO (streams x2 torch, nvfp4-w4a16): no claim, {words.limit(BF16_TRAFFIC)}."
+    assert words.limit(BF16_TRAFFIC) != BF16_TRAFFIC
 
 
 def test_skips_that_differ_in_nothing_else_share_a_line() -> None:
@@ -175,7 +180,8 @@ def test_skips_that_differ_in_nothing_else_share_a_line() -> None:
 def test_the_headline_says_how_the_other_series_do(model: ReportModel) -> None:
     speedups = [row.comparison.speedup for section in model.sections for row in section.rows if row.tokens == 4096]
     said = "Of 2 series, 1 pays from some token count on; at 4096 tokens they lie at "
-    assert sentences.headline(model).endswith(f"{said}{min(speedups):.3f}x to {max(speedups):.3f}x.")
+    fewer = "streams x4 triton, nvfp4-w4a16: 99 % intervals over 2 passes"
+    assert sentences.headline(model).endswith(f"{said}{min(speedups):.3f}x to {max(speedups):.3f}x; {fewer}.")
     alone = replace(model, sections=model.sections[:1])
     assert "series" not in sentences.headline(alone)
 
@@ -201,6 +207,16 @@ def test_answers_name_their_link_where_there_are_several() -> None:
     paced, copied = (sentences.answer(section, found) for section in found.sections)
     assert "link paced h800-nvlink-ep8" in paced
     assert "link local" in copied
+
+
+def test_many_token_counts_that_are_all_there_are_not_listed() -> None:
+    measured = [128, 256, 512, 1024]
+    assert words.counts_of(measured, measured) == "all 4"
+    assert words.counts_of(measured[1:], measured) == "256, 512 and 1024"
+    assert words.counts_of([128], [128]) == "128"
+    slower = synthetic.Builder(change=lambda m, p, w: synthetic.rescaled(m, 2.0) if m.role == "T2o" else m, pairs=2)
+    found = report.build(synthetic.StubRun(slower.trials(synthetic.cases(measured))))
+    assert "(SLOWER at all 4)" in sentences.headline(found)
 
 
 def test_doubts_are_told_once_a_kind() -> None:
@@ -252,7 +268,17 @@ def test_a_complete_run_says_nothing_and_a_cut_one_how_much_it_lacks(model: Repo
     trials = synthetic.Builder().trials(synthetic.cases((256, 1024), splits=(2, 4)))
     run = synthetic.StubRun(trials)
     (cut,) = sentences.coverage(report.build(run, trials[:-3]))
-    assert cut == "Incomplete: 7 of 10 Trials (filtered, or not run to the end)."
+    assert cut == (
+        "Incomplete: 7 of 10 Trials (filtered, or not run to the end). "
+        "Missing: at 256 tokens in pass 5; at 1024 tokens in pass 4 and 5."
+    )
+    (short,) = sentences.coverage(report.build(run, trials[:4]))
+    assert short.endswith(" Missing: every case in pass 3, 4 and 5.")
+    cases = synthetic.cases((256, 1024), ("nvfp4-w4a16", "bf16"))
+    trials_of_two = synthetic.Builder().trials(cases)
+    kept = [t for t in trials_of_two if t.workload.precision != "bf16" or t.pass_index < 4]
+    (one,) = sentences.coverage(report.build(synthetic.StubRun(trials_of_two), kept))
+    assert one.endswith(" Missing: precision=bf16 at 256 and 1024 tokens in pass 5.")
     (narrow,) = sentences.coverage(report.build(run, report.only(trials, "split_factor=2")))
     assert narrow.startswith("Incomplete: 10 of 10 Trials, 10 of them without all their variants (")
 
@@ -290,7 +316,8 @@ def test_two_noisy_passes_give_bounds_not_digits() -> None:
     assert comparison.high is not None
     assert comparison.high > 10
     assert words.speedup(comparison).endswith(", >10]")
-    assert "over 1,000 %" in sentences.noise(found)
+    (said,) = sentences.noise(found)
+    assert "over 1,000 %" in said
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -327,11 +354,21 @@ def test_pictures_are_svg_that_follows_the_pages_ink(model: ReportModel) -> None
 def test_the_speedup_plot_has_one_line_a_series_and_its_break_even(model: ReportModel) -> None:
     drawn = re.findall(r">([^<>]+)</text>", plots.of(model)[0].svg)
     assert {"streams x2 triton, nvfp4-w4a16", "streams x4 triton, nvfp4-w4a16"} <= set(drawn)
-    crossing = model.sections[0].break_even.crossing
-    assert crossing is not None
-    assert f"≈{words.about(crossing)}" in drawn
-    assert words.about(867) == "870"
     assert any("tokens of this rank" in text for text in drawn)
+
+
+def test_a_crossing_is_quoted_and_drawn_only_between_close_token_counts(model: ReportModel) -> None:
+    near = report.build(synthetic.StubRun(synthetic.Builder().trials(synthetic.cases((512, 1024), ("nvfp4-w4a16",)))))
+    for found, close in ((near, True), (model, False)):
+        even = found.sections[0].break_even
+        drawn = re.findall(r">([^<>]+)</text>", plots.of(found)[0].svg)
+        assert even.crossing is not None
+        assert (f"≈{words.about(even.crossing)}" in drawn) is close
+        assert any("upright lines" in text for text in drawn) is close
+        said = break_even.sentence(even)
+        assert said.endswith(f"(interpolated between {even.bracket[0]} and {even.bracket[1]})." if close else "tokens.")
+    assert break_even.sentence(model.sections[0].break_even) == "Break-even between 256 and 1024 tokens."
+    assert words.about(867) == "870"
 
 
 def test_write_leaves_all_files_and_names_them(model: ReportModel, tmp_path: Path) -> None:

@@ -103,6 +103,15 @@ def test_limits_follow_from_what_was_run() -> None:
     cases = [replace(case, link=LOCAL) for case in synthetic.cases((1024,))]
     for line in limits.of(built(synthetic.Builder().trials(cases))):
         assert not line.startswith(("Communication is a model", "The link's figures", "NVFP4"))
+    silent = "Clocks and power were not watched: a GPU that was slowed down would not show."
+    assert silent in modelled
+    trials = synthetic.Builder(passes=2).trials(cases)
+    watched = [replace(trial, telemetry=STATES) for trial in trials]
+    assert not any("watched" in line for line in limits.of(built(watched)))
+    assert any(
+        line.startswith("Clocks and power were not watched in 50 % of the Trials: ")
+        for line in limits.of(built([watched[0], trials[1]]))
+    )
     on_cpu = built(synthetic.Builder(machine=synthetic.CPU, passes=2).trials(synthetic.cases((64,))))
     assert limits.of(on_cpu) == ["Nothing about time: a CPU runs the stages one after the other."]
     assert "## Limits" in markdown.page(on_cpu)

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from bench import report
 from bench.deciding.compare import Verdict
+from bench.render import alone as alone_tables
 from bench.render import document, files, html, limits, markdown, plots, sentences, tables, terminal
 from bench.report_model import ReportModel
 from bench.results import Measurement
@@ -34,14 +35,15 @@ def test_t1_alone_is_said_plainly_with_its_times_and_their_mode() -> None:
     model = t1_alone()
     said = "No verdict: T1 alone, no overlapped variant to compare with."
     assert sentences.headline(model) == said
-    (line,) = sentences.alone(model)
-    assert line.startswith("off torch, bf16 · deepseek-v3, EP8, 2 layers · link paced h800-nvlink-ep8: ")
-    assert " at 256 tokens, " in line
-    for needed in (" at 1024 tokens", "launch eager, receive worst_case, timer cuda_event", "modelled comm"):
-        assert needed in line
+    (told,) = alone_tables.tables(model)
+    assert told.title == "off torch, bf16 · deepseek-v3, EP8, 2 layers · link paced h800-nvlink-ep8"
+    assert told.headers == ("tokens", "ms"), "nothing was measured twice"
+    assert [tokens for tokens, _ in told.rows] == ["256", "1024"]
+    for needed in ("launch eager, receive worst_case, timer cuda_event", "modelled comm"):
+        assert needed in told.notes[-1]
     for text in texts(model):
-        assert said in text
-        assert line in text
+        for needed in (said, told.title, told.notes[-1], *(milliseconds for _, milliseconds in told.rows)):
+            assert needed in text
     assert plots.of(model) == []
 
 
@@ -79,14 +81,14 @@ def test_t1_and_t2s_alone_are_named_both() -> None:
     cases = [replace(case, variants=case.variants[:2]) for case in synthetic.cases((256,))]
     model = report.build(synthetic.StubRun(synthetic.Builder(passes=1, pairs=1).trials(cases)))
     assert sentences.headline(model) == "No verdict: T1 and T2s alone, no overlapped variant to compare with."
-    assert len(sentences.alone(model)) == 2
+    assert len(alone_tables.tables(model)) == 2
 
 
 def test_a_run_with_an_overlapped_variant_lists_nothing_alone() -> None:
     trials = synthetic.Builder(passes=1, pairs=1).trials(synthetic.cases((256,)))
     model = report.build(synthetic.StubRun(trials))
     assert model.alone == ()
-    assert sentences.alone(model) == []
+    assert alone_tables.tables(model) == []
 
 
 @pytest.fixture(scope="module")

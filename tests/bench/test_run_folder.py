@@ -160,6 +160,8 @@ def test_an_unreadable_line_is_named_by_file_and_line(tmp_path: Path, line: byte
     with pytest.raises(BenchError) as refused:
         open_run(folder).trials()
     assert str(refused.value).startswith(f"{results}:2: {what}")
+    advice = "(delete line 2: --resume measures it again)"
+    assert str(refused.value).endswith(advice) is what.endswith("JSON"), "of another schema it may be worth keeping"
 
 
 def test_a_record_whose_case_was_edited_is_refused(tmp_path: Path) -> None:
@@ -239,6 +241,14 @@ def test_opening_what_is_no_run_is_refused(tmp_path: Path) -> None:
         open_run(tmp_path / "nowhere")
     with pytest.raises(BenchError, match=r"holds no results\.jsonl"):
         open_run(tmp_path)
+
+
+def test_a_file_of_a_run_is_told_from_its_folder(tmp_path: Path) -> None:
+    folder = written(tmp_path / "run", made_up())
+    with pytest.raises(BenchError, match=rf"results\.jsonl: a file, expected the run folder: {folder}$"):
+        open_run(folder / "results.jsonl")
+    with pytest.raises(BenchError, match=r"config\.resolved\.yaml: a file, expected a run folder$"):
+        open_run(folder / "config.resolved.yaml")
 
 
 def left(cases, all_cases, trials, passes=2):

@@ -1,6 +1,7 @@
 """``bench analyze``: a stranger's trace gets the same metrics, and a wrong rule or file one line."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,19 @@ def test_a_real_export_with_rules(rules: Path) -> None:
     assert [m["work"] for m in data["iterations"]] == [20] * 6
     assert sum(m["stages_ns"]["combine"] for m in data["iterations"]) <= 4928649, "unions, never more than the sum"
     assert data["overlap"] == 0.0
+
+
+def test_runs_are_set_apart_and_shares_say_of_what(tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text("ranges: ['^moe_tbo/mb(?P<run>[0-9]+)$']\n")
+    done = analyze(str(SAMPLE), "--map", str(tmp_path / "rules.yaml"))
+    assert done.returncode == 0, done.stderr
+    first, second = re.split(r"^(?=(?:Not o|O)verlapping: |No communication)", done.stdout, flags=re.MULTILINE)[1:]
+    assert first.endswith("\n\n"), "a blank line between the two"
+    assert not second.endswith("\n\n")
+    for told in (first, second):
+        assert "\nShare of an iteration, and its time\n" in told
+        assert "on 2 streams;" in " ".join(told.split())
+    assert "on 1 stream;" in " ".join(analyze(str(SAMPLE.with_name("trace_off.json.gz"))).stdout.split())
 
 
 def test_without_rules_copies_are_communication_and_it_says_what_it_does_not_know() -> None:

@@ -60,12 +60,17 @@ def test_a_run_that_lacks_trials_says_so(bench: Run, tmp_path: Path) -> None:
     run = synthetic.write_run(tmp_path / "cut", trials[:7], CONFIG)
     code, out, _ = bench("compare", run, columns=200)
     assert code == 0
-    assert out.splitlines()[1] == "Incomplete: 7 of 10 Trials (filtered, or not run to the end)."
+    missing = "Missing: at 256 tokens in pass 5; at 4096 tokens in pass 4 and 5."
+    assert out.splitlines()[1] == f"Incomplete: 7 of 10 Trials (filtered, or not run to the end). {missing}"
     assert json.loads(bench("compare", run, "--json")[1])["coverage"] == {
         "trials": 7,
         "planned": 10,
         "partial": 0,
         "complete": False,
+        "missing": [
+            {"case": "", "tokens": [256], "passes": [4]},
+            {"case": "", "tokens": [4096], "passes": [3, 4]},
+        ],
     }
     assert bench("report", run)[0] == 0
     for name in ("report.md", "report.html"):

@@ -53,6 +53,12 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def test_the_folder_of_out_is_made(bench: Run, run: Path) -> None:
+    path = run / "for" / "others" / "all.csv"
+    assert bench("export", run, "--out", path) == (0, f"{path}\n", "")
+    assert rows(path)
+
+
 def test_csv_has_a_row_for_each_case_variant_and_pass(bench: Run, run: Path, trials: list[Trial]) -> None:
     code, out, err = bench("export", run)
     assert (code, out, err) == (0, f"{run / 'results.csv'}\n", "")
@@ -152,7 +158,7 @@ def test_parquet_holds_what_the_table_holds(bench: Run, run: Path, trials: list[
     ("arguments", "said"),
     [
         (["--format", "json"], "'json' is not one of 'csv', 'parquet'"),
-        (["--out", "/nowhere/at/all.csv"], "/nowhere/at/all.csv: cannot write the export"),
+        (["--out", "/dev/null/all.csv"], "/dev/null/all.csv: cannot write the export"),
         (["--filter", "tokens=3"], "tokens=3 matches nothing"),
     ],
 )

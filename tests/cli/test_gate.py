@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from bench import cli
 from bench.device_work import DeviceWork
 from bench.results import Measurement
+from moe_impl.links import LOCAL
 from moe_impl.options import Workload
 
 ROOT = Path(__file__).parents[2]
@@ -180,7 +181,30 @@ def test_across_precision_one_folder_stands_against_itself(bench: Run, stored: S
     assert (row["base"]["variant"]["experts"], row["new"]["variant"]["experts"]) == ("torch", "triton")
     assert told["across"] == "precision"
     title = "streams x2 torch, bf16 -> streams x2 triton, nvfp4-w4a16"
-    assert title in bench("compare", run, run, "--across", "precision")[1]
+    printed = bench("compare", run, run, "--across", "precision")[1]
+    assert title in printed
+    assert bench("compare", run, "--across", "precision") == (0, printed, "")
+    assert printed.startswith("TBO's speed-up is lower at nvfp4-w4a16 than at bf16 in ")
+    assert f"{run}, across precision: BASE stands left of -> below" in printed
+
+
+def test_across_link_within_one_run_each_pair_stands_once(bench: Run, tmp_path: Path) -> None:
+    cases = synthetic.cases((256, 4096))
+    cases += [replace(case, link=LOCAL) for case in cases]
+    run = synthetic.write_run(tmp_path / "links", synthetic.Builder(pairs=6).trials(cases), CONFIG)
+    code, out, err = bench("compare", run, "--across", "link")
+    assert (code, err) == (0, "")
+    assert re.match(r"TBO's speed-up is lower at local than at h800-nvlink-ep8 in [12] of 2 comparisons: ", out)
+    assert "bf16 · link paced h800-nvlink-ep8 -> streams x2 torch, bf16 · deepseek-v3" in out
+    changes = json.loads(bench("compare", run, "--across", "link", "--json")[1])["changes"]
+    assert [row["new"]["link"]["name"] for row in changes] == ["local", "local"]
+
+
+def test_one_run_at_one_value_of_the_axis_is_not_comparable(bench: Run, stored: Store) -> None:
+    run = stored("one")
+    code, out, err = bench("compare", run, "--across", "precision")
+    assert (code, out) == (4, "")
+    assert err.startswith(f"error: {run}: nothing to compare across precision, its overlapped variants were timed at")
 
 
 def test_nothing_to_stand_across_is_not_comparable(bench: Run, stored: Store) -> None:
@@ -203,7 +227,7 @@ def test_wrong_input_exits_2_in_one_line(bench: Run, stored: Store, arguments: l
     assert said in err
 
 
-@pytest.mark.parametrize("option", [["--gate"], ["--absolute"], ["--anyway"], ["--across", "precision"]])
+@pytest.mark.parametrize("option", [["--gate"], ["--absolute"], ["--anyway"]])
 def test_what_needs_two_runs_says_so(bench: Run, stored: Store, option: list[str]) -> None:
     code, out, err = bench("compare", stored("base"), *option)
     assert (code, out) == (2, "")

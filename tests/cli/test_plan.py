@@ -291,3 +291,27 @@ def test_a_longer_protocol_is_estimated_to_take_longer(plan, tmp_path):
     short_s, long_s = (json.loads(plan(CPU, path, "--json")[1])["estimated_s"] for path in (SMOKE, str(longer)))
     # 3 passes x 4 cases x 2 rounds x (5 - 0.05) s
     assert long_s - short_s == pytest.approx(3 * 4 * 2 * 4.95)
+
+
+NOTHING_OVERLAPPED = "No overlapped variant is listed, T1 alone: split_factor 1 and engine serial overlap nothing."
+
+
+@pytest.mark.parametrize(
+    ("variant", "said"),
+    [
+        ("{engine: threads, split_factor: 1}", NOTHING_OVERLAPPED),
+        ("{engine: serial, split_factor: 2}", NOTHING_OVERLAPPED.replace("T1", "T1 and T2s")),
+        (
+            "{split_factor: [2, 64]}",
+            "Fewer tokens than micro-batches, some of them empty: streams x64 torch at 16, 32 tokens.",
+        ),
+        ("{split_factor: [2, 16]}", None),
+    ],
+)
+def test_plan_remarks_on_what_its_list_does_not_show(plan, tmp_path, variant, said):
+    case = "{model: deepseek-v3, ep_size: 8, tokens: [16, 32, 64], precision: bf16, link: local}"
+    (tmp_path / "sweep.yaml").write_text(f"schema: 1\ncase: {case}\nvariants: [{variant}]\n")
+    code, out, _ = plan(H100, str(tmp_path / "sweep.yaml"), columns=200)
+    assert code == 0
+    told = [line.removeprefix("Remarks").strip() for line in out.splitlines() if line.startswith("Remarks")]
+    assert told == ([said] if said else [])

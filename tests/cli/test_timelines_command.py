@@ -85,10 +85,38 @@ def test_a_folder_that_is_asked_for_is_used_and_repeated(bench: Run, tmp_path: P
     assert f"--tool torch --out {tmp_path / 'mine'}\n" in out
 
 
+def test_analyze_says_which_file_it_wants_instead(bench: Run, tmp_path: Path) -> None:
+    folder = kept_profile.TRACES[2].parent
+    (tmp_path / "timelines" / "one").mkdir(parents=True)
+    trace = tmp_path / "timelines" / "one" / "variant-0.json.gz"
+    analysis = trace.with_name("analysis.json")
+    for path in (trace, analysis):
+        path.write_bytes(kept_profile.TRACES[2].read_bytes())
+    for given, what in (
+        (tmp_path, "is a directory, expected a profile"),
+        (folder / "none", "No such file or directory"),
+    ):
+        code, _, err = bench("analyze", given)
+        wanted = f", such as {trace}" if given is tmp_path else ""
+        assert (code, err) == (2, f"error: {given}: {what}{wanted}\n")
+    code, _, err = bench("analyze", analysis)
+    assert (code, err) == (
+        2,
+        f"error: {analysis}: metrics of a profile, expected the profile itself, such as {trace}\n",
+    )
+    (tmp_path / "empty").mkdir()
+    assert (
+        bench("analyze", tmp_path / "empty")[2] == f"error: {tmp_path / 'empty'}: is a directory, expected a profile\n"
+    )
+
+
 def test_analyze_exports_a_trace_and_never_over_its_input(bench: Run, tmp_path: Path) -> None:
     source = kept_profile.TRACES[2]
-    code, out, _ = bench("analyze", source, "--perfetto", tmp_path / "out.json")
+    code, out, err = bench("analyze", source, "--perfetto", tmp_path / "out.json")
     assert code == 0
+    assert (
+        err == f"wrote {tmp_path / 'out.json'}: 1 run, a track a stream and micro-batch; open it in ui.perfetto.dev\n"
+    )
     assert "Overlapping: 68.2 %" in out
     events = json.loads((tmp_path / "out.json").read_text())["traceEvents"]
     assert sum(event["ph"] == "X" and "kernel" in event["args"] for event in events) == 161
@@ -106,8 +134,7 @@ def test_two_runs_in_one_report_leave_both_alone(bench: Run, tmp_path: Path) -> 
     assert out.splitlines()[0] == str(tmp_path / "both" / "report.html")
     assert [sorted(path.name for path in run.iterdir()) for run in runs] == before
     text = (tmp_path / "both" / "report.md").read_text()
-    assert "fp4: streams x2 triton, nvfp4-w4a16" in text
-    assert "half: streams x2 torch, bf16" in text
+    assert "streams x2 triton, nvfp4-w4a16 in A, streams x2 torch, bf16 in B" in text
 
 
 def test_where_a_report_goes_is_asked_for_two_runs_and_fixed_for_one(bench: Run, tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def test_a_sweep_without_variants_compares_off_with_on(
     code, out, err = bench("sweep unlisted.yaml --out run")
     assert code == Exit.DONE, err
     assert "USE_TBO" not in err
+    assert "No overlapped variant" not in err
     roles = {tuple(m.role for m in trial.measurements) for trial in open_run(Path("run")).trials()}
     assert roles == {("T1", "T2s", "T2o")}
     assert "  - {engine: [streams], split_factor: [2], receive: [worst_case]}\n" in (
@@ -61,6 +62,7 @@ def test_use_tbo_0_measures_t1_and_reports_that_there_is_no_verdict(
     monkeypatch.setenv("USE_TBO", "0")
     code, out, err = bench("sweep unlisted.yaml --out run")
     assert code == Exit.DONE, err
+    assert "\nNo overlapped variant is listed, T1 alone: " in err
     said = "No verdict: T1 alone, no overlapped variant to compare with."
     assert said in " ".join(out.split())
     assert {tuple(m.role for m in trial.measurements) for trial in open_run(Path("run")).trials()} == {("T1",)}
