@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench import cli, version
+from bench.assumed_gpus import ASSUMED_GPUS
 from bench.running import probe
 from bench.running.messages import Ready
 from moe_impl.options import Machine
@@ -291,6 +292,18 @@ def test_a_longer_protocol_is_estimated_to_take_longer(plan, tmp_path):
     short_s, long_s = (json.loads(plan(CPU, path, "--json")[1])["estimated_s"] for path in (SMOKE, str(longer)))
     # 3 passes x 4 cases x 2 rounds x (5 - 0.05) s
     assert long_s - short_s == pytest.approx(3 * 4 * 2 * 4.95)
+
+
+def test_a_gpu_that_is_not_here_is_planned_for_by_name(plan):
+    said = {}
+    for name, gpu in ASSUMED_GPUS.items():
+        code, out, err = plan(CPU, PREFILL, "--gpu", name, columns=200)
+        assert code == 0
+        assert f"as if on {gpu.name}" in err
+        assert out.splitlines()[1].startswith(f"{gpu.name}, ")
+        said[name] = out
+    assert "emulated (exact products)" in said["h200"]
+    assert "native (FP4 tensor cores)" in said["b200"]
 
 
 NOTHING_OVERLAPPED = "No overlapped variant is listed, T1 alone: split_factor 1 and engine serial overlap nothing."

@@ -15,7 +15,7 @@ from rank_pool import RankPool
 from small_layer import CPU, LOCAL, PACED, ROUTER, Built, workload
 
 from bench import correctness
-from bench.targets import activations_of
+from bench.oracle import activations_of
 from moe_impl import rows, variant_run
 from moe_impl.inputs import Inputs, draw_inputs
 from moe_impl.layer import route_plain
