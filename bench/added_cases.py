@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from bench.cases import Case
 from bench.deciding.join import at_any_tokens
-from bench.measure.settings import MeasureSettings
 from bench.results import Trial
+from bench.settings import MeasureSettings
 from moe_impl.options import Link, Workload
 
 FACTORS = (0.5, 2.0)

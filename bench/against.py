@@ -6,14 +6,15 @@ from pathlib import Path
 
 from bench.deciding import facts
 from bench.deciding.across import Axis, axis_named
-from bench.deciding.between import Between, Change, together
+from bench.deciding.between import together
+from bench.deciding.changes import Between, Change
 from bench.deciding.facts import Differing
 from bench.deciding.gate import gate
 from bench.deciding.join import Series, SeriesOfRows
 from bench.errors import BenchError, Exit
 from bench.judged import judge
-from bench.measure.settings import MeasureSettings
 from bench.run_folder import RunFolder
+from bench.settings import MeasureSettings
 from moe_impl.options import Machine
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import get_args
 
-from bench.measure.settings import MeasureSettings
+from bench.settings import MeasureSettings
 from moe_impl import costs
 from moe_impl.options import Direction, Link, Variant, Workload
 from moe_impl.overlap.schedule import chain

@@ -6,13 +6,14 @@ from functools import partial
 
 from bench import forked, lines, report
 from bench.deciding.across import Axis
-from bench.deciding.between import Alone, compare_alone, joined
+from bench.deciding.between import compare_alone, joined
+from bench.deciding.changes import Alone
 from bench.errors import BenchError, Exit
 from bench.lines import Line
-from bench.measure.settings import MeasureSettings
 from bench.quick_record import QuickReader
 from bench.results import Trial
 from bench.run_folder import RunFolder
+from bench.settings import MeasureSettings
 from moe_impl.options import Machine
 
 CASES_AT_ONCE = 50

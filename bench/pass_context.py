@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 
 from bench.measure.peers import ALONE, Peers
-from bench.measure.settings import MeasureSettings
 from bench.measure.timer import Timer
 from bench.running.messages import Event, Phase
 from bench.running.progress_file import ProgressFile
+from bench.settings import MeasureSettings
 from bench.targets import Targets
 from bench.telemetry import GpuState
 from moe_impl.options import Machine

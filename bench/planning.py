@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from bench import estimate
 from bench.cases import Case
-from bench.measure.settings import MeasureSettings
 from bench.running.settled import skips
+from bench.settings import MeasureSettings
 from moe_impl import costs, support
 from moe_impl.options import Machine, Variant
 

@@ -11,8 +11,8 @@ from bench.added_cases import FACTORS, Added, scaled
 from bench.cases import Case
 from bench.deciding.break_even import BreakEven, break_evens
 from bench.deciding.compare import compare_off_on
-from bench.measure.settings import MeasureSettings
 from bench.results import Trial
+from bench.settings import MeasureSettings
 
 NARROW = 1.125
 """Token counts closer than this factor are not refined: an eighth of the smaller."""

@@ -25,7 +25,6 @@ from bench.deciding.step import step
 from bench.deciding.tuned import tuned
 from bench.errors import BenchError, Exit
 from bench.identity import variant_id
-from bench.measure.settings import MeasureSettings
 from bench.naming import case_names, terms_for, varying
 from bench.profiling.kept import TIMELINES, profiles_of
 from bench.profiling.kernels import kernel_profiles
@@ -33,6 +32,7 @@ from bench.profiling.shortfall import shortfalls
 from bench.report_model import Checks, Coverage, Missing, NoiseFloor, NotTimed, Panel, ReportModel, Row, Section, WhatIf
 from bench.results import Status, Trial
 from bench.run_folder import CONFIG
+from bench.settings import MeasureSettings
 from bench.spent import together
 from moe_impl.options import Machine, Variant
 
@@ -205,9 +205,9 @@ def _section(
         answer.series,
         answer,
         tuple(mine),
-        labels=_distinct(row.comparison.labels for row in mine),
-        flags=_distinct(row.comparison.flags for row in mine),
-        timers=_distinct(row.comparison.timers for row in mine),
+        labels=join.distinct(row.comparison.labels for row in mine),
+        flags=join.distinct(row.comparison.flags for row in mine),
+        timers=join.distinct(row.comparison.timers for row in mine),
         what_ifs=tuple(_what_ifs(answer, what_ifs)),
         command=again.command(mine),
     )
@@ -333,7 +333,3 @@ def _missing(lacking: Sequence[tuple[Case, tuple[int, ...]]]) -> Iterable[Missin
             name = ",".join(f"{key}={filters.CASE_KEYS[key](case)}" for key in told)
             groups.setdefault((name, passes), []).append(case.workload.tokens)
     return [Missing(name, tuple(sorted(tokens)), passes) for (name, passes), tokens in groups.items()]
-
-
-def _distinct(texts: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(text for group in texts for text in group))

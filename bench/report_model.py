@@ -18,11 +18,11 @@ from bench.deciding.off_against_off import OffAgainstOff
 from bench.deciding.stage_rates import StageRate, stage_rates
 from bench.deciding.step import Step
 from bench.deciding.tuned import Tuned
-from bench.measure.settings import MeasureSettings
 from bench.profiling.kept import Kept
 from bench.profiling.kernels import KernelProfile
 from bench.profiling.shortfall import Shortfall
 from bench.results import FAILURES, Status, Traffic, Trial
+from bench.settings import MeasureSettings
 from bench.spent import SpentOn
 from moe_impl.options import Link, Machine, Variant, Workload
 

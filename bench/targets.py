@@ -1,4 +1,4 @@
-"""The one door to moe_impl's torch half: from a Case to callables, checks and memory figures."""
+"""The one door to moe_impl's layers: from a Case to callables, checks and memory figures."""
 
 import gc
 import math

@@ -1,4 +1,4 @@
-"""FP8 with one scale a row, in plain torch: quantize, dequantize; any device, no kernel of ours.
+"""FP8 with one scale a row, in plain torch: quantize; any device, no kernel of ours.
 
 Codes are float8_e4m3fn, and every row of the last dimension has one fp32 *decode* scale, as torch's grouped matmul for
 Hopper reads them (``torch._scaled_grouped_mm``; DeepEP and DeepSeek-V3 use one scale per 128 values instead):
@@ -59,7 +59,3 @@ class Fp8Tensor:
         for expert, dense in enumerate(values):
             codes[expert], scales[expert] = quantize_rows(dense)
         return cls(codes, scales)
-
-    def dequantized(self, expert: int) -> Tensor:
-        """fp32 [N, K] of one expert."""
-        return self.codes[expert].float() * self.scales[expert, :, None]

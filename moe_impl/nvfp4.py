@@ -179,20 +179,6 @@ def swizzle(scales: Tensor) -> Tensor:
     return tiles.movedim(-2, -4).transpose(-3, -2).flatten(-5).view(scales.dtype)
 
 
-def unswizzle(blocked: Tensor, rows: int, cols: int) -> Tensor:
-    """The inverse of :func:`swizzle`: flat blocked scales to [..., rows, cols].
-
-    Raises:
-        ValueError: not as many bytes as rows x cols need.
-    """
-    row_tiles, col_tiles = -(-rows // TILE_ROWS), -(-cols // TILE_COLS)
-    if blocked.shape[-1] != row_tiles * col_tiles * TILE_ROWS * TILE_COLS:
-        raise ValueError(f"{blocked.shape[-1]} blocked scales do not hold {rows} x {cols}")
-    tiles = blocked.view(torch.uint8).unflatten(-1, (row_tiles, col_tiles, 32, 4, TILE_COLS))
-    padded = tiles.transpose(-3, -2).movedim(-4, -2).flatten(-2).flatten(-4, -2)
-    return padded[..., :rows, :cols].contiguous().view(blocked.dtype)
-
-
 @dataclass(frozen=True)
 class NvFp4Tensor:
     """One layer's weights of L experts, each with its own tensor scale."""
@@ -221,7 +207,3 @@ class NvFp4Tensor:
             global_scale[expert] = tensor_scale(values[expert])
             packed[expert], scales[expert] = quantize(values[expert], global_scale[expert])
         return cls(packed, scales, global_scale)
-
-    def dequantized(self, expert: int) -> Tensor:
-        """fp32 [N, K] of one expert."""
-        return dequantize(self.packed[expert], self.scales[expert], self.global_scale[expert])

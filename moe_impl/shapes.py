@@ -15,7 +15,7 @@ P      (row, local expert) pairs, the rows of the grouped GEMMs
 ====== ==================================================================
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Scoring = Literal["softmax", "sigmoid"]
@@ -90,30 +90,23 @@ _ERNIE_ROUTER = Router(selection_bias=True)
 their sum, weigh (PaddlePaddle/ERNIE ernie/moe/moe_layer.py; transformers modeling_ernie4_5_moe.py)."""
 _GPT_OSS_NOTE = "shape only: gpt-oss has a clamped SwiGLU, biases and MXFP4 weights"
 
+# https://huggingface.co/deepseek-ai/DeepSeek-V3/blob/main/config.json (n_group 8, topk_group 4, noaux_tc,
+# n_shared_experts 1; num_hidden_layers 61, first_k_dense_replace 3)
+_DEEPSEEK_V3 = ModelShape(
+    7168,
+    2048,
+    num_experts=256,
+    top_k=8,
+    router=_DEEPSEEK_V3_ROUTER,
+    shared_experts=1,
+    name="deepseek-v3",
+    moe_layers=58,
+)
+
 _MODELS = (
-    # https://huggingface.co/deepseek-ai/DeepSeek-V3/blob/main/config.json (n_group 8, topk_group 4, noaux_tc,
-    # n_shared_experts 1; num_hidden_layers 61, first_k_dense_replace 3)
-    ModelShape(
-        7168,
-        2048,
-        num_experts=256,
-        top_k=8,
-        router=_DEEPSEEK_V3_ROUTER,
-        shared_experts=1,
-        name="deepseek-v3",
-        moe_layers=58,
-    ),
+    _DEEPSEEK_V3,
     # deepseek-ai/DeepSeek-R1 config.json: model_type deepseek_v3, the same MoE layer
-    ModelShape(
-        7168,
-        2048,
-        num_experts=256,
-        top_k=8,
-        router=_DEEPSEEK_V3_ROUTER,
-        shared_experts=1,
-        name="deepseek-r1",
-        moe_layers=58,
-    ),
+    replace(_DEEPSEEK_V3, name="deepseek-r1"),
     # moonshotai/Kimi-K2-Instruct config.json (kimi_k2: n_group 1, topk_group 1, noaux_tc, norm_topk_prob,
     # n_shared_experts 1; num_hidden_layers 61, first_k_dense_replace 1)
     ModelShape(

@@ -84,6 +84,26 @@ UNBOUNDED = (
 
 def unsupported_reason(workload: Workload, link: Link, variant: Variant, machine: Machine) -> str | None:
     """Why this combination cannot run on this machine, in one clause, or None if it can."""
+    return (
+        _no_workload_reason(workload, link)
+        or _no_variant_reason(workload, link, variant, machine)
+        or _no_link_reason(workload, link, machine)
+        or _no_device_reason(workload, link, variant, machine)
+        or _no_memory_reason(workload, link, variant, machine)
+    )
+
+
+def choices(workload: Workload, link: Link, variants: Iterable[Variant], machine: Machine) -> tuple[BackendName, ...]:
+    """The backends that ``experts: auto`` may become: those that run all of these variants here."""
+    return tuple(
+        name
+        for name in OWN_WEIGHTS[workload.precision]
+        if all(unsupported_reason(workload, link, replace(one, experts=name), machine) is None for one in variants)
+    )
+
+
+def _no_workload_reason(workload: Workload, link: Link) -> str | None:
+    """Why no variant can run this workload over this link."""
     model = workload.model
     if workload.dispatch_dtype not in DISPATCH_DTYPES[workload.precision]:
         legal = " or ".join(DISPATCH_DTYPES[workload.precision])
@@ -96,6 +116,11 @@ def unsupported_reason(workload: Workload, link: Link, variant: Variant, machine
             return reason
     if workload.attention is not None and workload.attention.shape is None:
         return f"attention needs a model preset, which has an attention shape; {model.name} has none"
+    return None
+
+
+def _no_variant_reason(workload: Workload, link: Link, variant: Variant, machine: Machine) -> str | None:
+    """Why this split, receive mode or expert backend cannot run this workload here."""
     if variant.split_factor > MOST_UBATCHES:
         return f"split_factor {variant.split_factor}: at most {MOST_UBATCHES} micro-batches"
     if variant.split.policy == "ratio" and variant.split_factor != 2:
@@ -119,10 +144,15 @@ def unsupported_reason(workload: Workload, link: Link, variant: Variant, machine
         return f"worst_case_layout per_expert needs experts triton, got {variant.experts}"
     if variant.experts == "triton":
         for size in ("hidden_size", "intermediate_size"):
-            if getattr(model, size) % NVFP4_LANE:
-                return f"experts triton needs {size} to be a multiple of {NVFP4_LANE}, got {getattr(model, size)}"
+            if (found := getattr(workload.model, size)) % NVFP4_LANE:
+                return f"experts triton needs {size} to be a multiple of {NVFP4_LANE}, got {found}"
         if machine.device != "cuda":
             return "experts triton needs a CUDA GPU"
+    return None
+
+
+def _no_link_reason(workload: Workload, link: Link, machine: Machine) -> str | None:
+    """Why this link cannot carry this workload's rows here."""
     if link.transport == "host_link" and machine.device != "cuda":
         return "link host_link needs a CUDA GPU"
     if link.transport == "collective":
@@ -140,6 +170,11 @@ def unsupported_reason(workload: Workload, link: Link, variant: Variant, machine
             dtype = workload.payload_dtype(direction)
             if not any(time.direction == direction and time.dtype in (None, dtype) for time in link.times):
                 return f"link has no {direction} time for {dtype} rows"
+    return None
+
+
+def _no_device_reason(workload: Workload, link: Link, variant: Variant, machine: Machine) -> str | None:
+    """What this device lacks: software, compute capability, SMs, CUDA graphs."""
     if machine.device == "cuda":
         if machine.triton_version is None:
             return "CUDA stages need triton, which is not installed"
@@ -148,8 +183,8 @@ def unsupported_reason(workload: Workload, link: Link, variant: Variant, machine
         if workload.precision == "fp8" and machine.capability is not None and machine.capability != FP8_CAPABILITY:
             wanted, found = (".".join(map(str, one)) for one in (FP8_CAPABILITY, machine.capability))
             return f"precision fp8 on a GPU needs compute capability {wanted}, this GPU has {found}"
-        if link.transport == "paced" and model.hidden_size > PACED_WIDTH:
-            return f"link paced moves rows of up to {PACED_WIDTH} values on a GPU, got {model.hidden_size}"
+        if link.transport == "paced" and workload.model.hidden_size > PACED_WIDTH:
+            return f"link paced moves rows of up to {PACED_WIDTH} values on a GPU, got {workload.model.hidden_size}"
         if link.comm_sms >= machine.sm_count:
             return f"link occupies {link.comm_sms} of the GPU's {machine.sm_count} SMs"
         if variant.reserve_sms >= machine.sm_count:
@@ -157,9 +192,12 @@ def unsupported_reason(workload: Workload, link: Link, variant: Variant, machine
     elif variant.reserve_sms:
         return f"reserve_sms {variant.reserve_sms} leaves SMs free: needs a CUDA GPU"
     if variant.launch == "graph":
-        reason = _uncapturable_reason(link, variant, machine)
-        if reason is not None:
-            return reason
+        return _uncapturable_reason(link, variant, machine)
+    return None
+
+
+def _no_memory_reason(workload: Workload, link: Link, variant: Variant, machine: Machine) -> str | None:
+    """What this needs of the device's memory, where that is too little."""
     need = costs.weight_bytes(workload, variant.experts) + _activation_bytes(workload, variant)
     need += costs.attention_bytes(workload)
     if link.transport in ("host_link", "collective"):
@@ -169,15 +207,6 @@ def unsupported_reason(workload: Workload, link: Link, variant: Variant, machine
     if need > MEMORY_SHARE * machine.memory_bytes:
         return f"{MEMORY_NEED} {need / 2**30:.1f} GiB of {machine.memory_bytes / 2**30:.1f} GiB"
     return None
-
-
-def choices(workload: Workload, link: Link, variants: Iterable[Variant], machine: Machine) -> tuple[BackendName, ...]:
-    """The backends that ``experts: auto`` may become: those that run all of these variants here."""
-    return tuple(
-        name
-        for name in OWN_WEIGHTS[workload.precision]
-        if all(unsupported_reason(workload, link, replace(one, experts=name), machine) is None for one in variants)
-    )
 
 
 def _no_humming_reason(workload: Workload, variant: Variant, machine: Machine) -> str | None:

@@ -8,13 +8,13 @@ import torch
 
 from bench.cases import Case
 from bench.environment import describe
-from bench.measure.settings import MeasureSettings
 from bench.measure.timer import HostTimer
 from bench.pass_context import PassContext
 from bench.pass_runner import CaseRun
 from bench.results import ExpertsChoice, Measurement, Trial
 from bench.running import progress_file
 from bench.running.messages import Event, JobCase, Step
+from bench.settings import MeasureSettings
 from bench.targets import Target, Targets
 from bench.telemetry import GpuState
 from moe_impl.options import Variant

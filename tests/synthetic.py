@@ -10,8 +10,8 @@ from typing import Any
 
 from bench.cases import Case
 from bench.config.spec import CaseAxes, SweepConfig, VariantSpec
-from bench.measure.settings import MeasureSettings
 from bench.results import Check, Measurement, Memory, StageTimes, Status, Trial, to_record
+from bench.settings import MeasureSettings
 from moe_impl.links import PACED_PRESETS
 from moe_impl.options import Link, Machine, Precision, Variant, Workload, default_experts
 from moe_impl.overlap.makespan import makespan_s

@@ -1,6 +1,5 @@
 """Imports point one way: most of the program loads without torch, the command line almost without anything."""
 
-import ast
 import os
 import subprocess
 import sys
@@ -94,21 +93,6 @@ def test_help_loads_neither_torch_nor_pandas(verb: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert f"bench {verb}" in done.stdout
-
-
-def imported(path: Path) -> set[str]:
-    """Top-level names of everything a file imports, wherever in it."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module.split(".")[0])
-    return names
-
-
-def test_moe_impl_never_imports_bench() -> None:
-    assert not [name for name, path in modules("moe_impl").items() if "bench" in imported(path)]
 
 
 def test_the_oracle_imports_no_kernel_and_nothing_it_judges() -> None:

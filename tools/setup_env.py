@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 LINK = "existing-torch.pth"
-EXTRAS = ".[dev]"
+EXTRAS = ".[dev,gpu]"
+"""gpu is NVML's Python bindings, which record clocks where there is a GPU, and need none."""
 
 LOOK = "import importlib.metadata as m, torch; print(m.version('torch'), torch.__file__, torch.version.cuda)"
 

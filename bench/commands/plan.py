@@ -10,7 +10,7 @@ from bench import cases, filters, planning, use_tbo
 from bench import config as sweep_file
 from bench.assumed_gpus import ASSUMED_GPUS
 from bench.commands.options import device_option
-from bench.errors import Exit
+from bench.errors import BenchError, Exit
 from bench.render import plan as render
 from bench.render import printing
 from bench.running import probe
@@ -28,7 +28,12 @@ def command(
 ) -> int:
     """Say what the sweep file CONFIG would run here, how much memory and how long, and run nothing."""
     sweep, ignored = use_tbo.with_variants(sweep_file.load(config), os.environ)
-    elsewhere = None if gpu is None else f"as if on {ASSUMED_GPUS[gpu].name}: published figures, no machine was asked"
+    if gpu is not None and device == "cpu":
+        raise BenchError(f"--gpu {gpu}: not together with --device cpu")
+    elsewhere = None
+    if gpu is not None:
+        name = ASSUMED_GPUS[gpu].name
+        elsewhere = f"as if on {name}: its published memory and SMs, an H100's rates; no machine was asked"
     for line in filter(None, (sweep_file.which(config), ignored, elsewhere)):
         click.echo(line, err=True)
     chosen = filters.select(cases.expand(sweep), terms)

@@ -10,7 +10,7 @@ from typing import Any
 from bench import units
 from bench.config.sections import MEASURE_KEYS, SCHEMA, SHAPE_SIZES, WITHIN
 from bench.config.spec import SweepConfig
-from bench.measure.settings import SampleLimits
+from bench.settings import SampleLimits
 from moe_impl.links import COLLECTIVE, HOST_LINK, LOCAL, PACED_PRESETS
 from moe_impl.options import Attention, Link, LinkTime, SkewedRouting, SplitPolicy
 from moe_impl.shapes import PRESETS, ModelShape

@@ -24,7 +24,7 @@ from bench.config.readers import (
 from bench.config.routing import read_routing
 from bench.config.spec import CaseAxes, VariantSpec
 from bench.config.split import read_split
-from bench.measure.settings import MeasureSettings, Refine, SampleLimits
+from bench.settings import MeasureSettings, Refine, SampleLimits
 from moe_impl.options import Precision, Variant
 from moe_impl.payload import PayloadDtype
 from moe_impl.shapes import PRESETS, ModelShape

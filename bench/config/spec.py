@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.measure.settings import MeasureSettings
+from bench.settings import MeasureSettings
 from moe_impl.options import Attention, Link, Precision, RoutingKind, SkewedRouting, Variant, default_experts
 from moe_impl.payload import PayloadDtype
 from moe_impl.shapes import ModelShape

@@ -6,7 +6,7 @@ from typing import Any
 from bench.config.nodes import Node, Problems
 from bench.config.nowhere import refuse_what_runs_nowhere
 from bench.config.spec import CaseAxes, VariantSpec
-from bench.measure.settings import MeasureSettings
+from bench.settings import MeasureSettings
 from moe_impl.attention_shapes import ATTENTION_SHAPES
 
 

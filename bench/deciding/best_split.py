@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from bench.deciding import join, stats
 from bench.deciding.compare import NOISE_ALONE, Comparison, Verdict, decide
 from bench.deciding.join import Series, series_of
-from bench.measure.settings import MeasureSettings
 from bench.results import Trial
+from bench.settings import MeasureSettings
 
 ANY_SPLIT = 0
 """Stands for the split factor in a group's variant; no variant has it."""

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import chain
 from operator import attrgetter
 from statistics import median
 from typing import Protocol
@@ -15,8 +14,8 @@ from bench.deciding.sides import Sides, overlapped, speedup
 from bench.deciding.stats import Estimate
 from bench.identity import case_id
 from bench.lazy import lazy, tell
-from bench.measure.settings import MeasureSettings
 from bench.results import FAILURES, Measurement, Trial
+from bench.settings import MeasureSettings
 from moe_impl.options import Link, Variant, Workload
 from moe_impl.support import CPU_ONLY, TBO_OFF
 
@@ -238,9 +237,9 @@ def off_on(passes: Passes, variant: Variant, sides: Sides, measure: MeasureSetti
         estimate=estimate,
         baseline_s=_median_s(off, sides.common),
         variant_s=_median_s(on, sides.common),
-        labels=_distinct(map(LABELS, of_on)),
-        limits=_distinct(map(LIMITS, of_off + of_on)),
-        flags=_distinct(map(FLAGS, of_off + of_serial + of_on)),
+        labels=join.distinct(map(LABELS, of_on)),
+        limits=join.distinct(map(LIMITS, of_off + of_on)),
+        flags=join.distinct(map(FLAGS, of_off + of_serial + of_on)),
         timers=tuple(dict.fromkeys(trial.timer for trial in passes)),
     )
     tell(row, case_id=passes[0].case_id)
@@ -280,7 +279,3 @@ def _median_s(runs: Runs, common: Sequence[int]) -> float | None:
     if len(common) == len(runs.timed):
         return runs.median_s
     return median(join.samples_s(runs.timed[p] for p in common)) if common else None
-
-
-def _distinct(texts: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(chain.from_iterable(dict.fromkeys(texts))))

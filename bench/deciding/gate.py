@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from bench.deciding.between import Between
+from bench.deciding.changes import Between
 from bench.deciding.compare import Verdict
 from bench.errors import Exit
 

@@ -154,3 +154,8 @@ def split_serial(variant: Variant) -> Variant:
 def samples_s(measurements: Iterable[Measurement]) -> list[float]:
     """All samples, in seconds, pass by pass."""
     return list(chain.from_iterable(m.samples_s for m in measurements))
+
+
+def distinct(texts: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    """Each text once, in the order in which they come first."""
+    return tuple(dict.fromkeys(chain.from_iterable(dict.fromkeys(texts))))

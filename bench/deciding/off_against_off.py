@@ -7,8 +7,8 @@ from statistics import median
 from bench.deciding import join
 from bench.deciding.compare import Reason, Verdict, doubts_of_passes, judged
 from bench.deciding.stats import Estimate
-from bench.measure.settings import MeasureSettings
 from bench.results import FAILURES, Measurement, Status, Trial
+from bench.settings import MeasureSettings
 from moe_impl.options import Link, Variant, Workload
 
 

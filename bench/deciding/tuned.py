@@ -13,8 +13,8 @@ from bench.deciding import join
 from bench.deciding.compare import CLAIMS, Reason, Verdict, doubts_of_passes, judged, p_value
 from bench.deciding.discovery import surviving
 from bench.deciding.stats import Estimate
-from bench.measure.settings import MeasureSettings
 from bench.results import Trial
+from bench.settings import MeasureSettings
 from moe_impl.options import Link, Variant, Workload
 from moe_impl.support import TBO_OFF
 

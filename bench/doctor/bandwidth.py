@@ -1,25 +1,17 @@
 """How fast this GPU copies: within its memory, and to the host and back at once."""
 
-from collections.abc import Callable
-
 import torch
 
 from bench.doctor.findings import Finding, State
+from bench.measure.ceilings import TimeS, copy_bytes_per_s
 
-COPY_BYTES = 2**30
 PCIE_BYTES = 2**28
 REPEATS = 5
-
-TimeS = Callable[[Callable[[], object]], float]
-"""Seconds of a call's device work (bench.measure.timer.Timer.device_time_s)."""
 
 
 def memory(device: torch.device, time_s: TimeS) -> Finding:
     """Copy within HBM, bytes read and written both counted."""
-    source = torch.ones(COPY_BYTES, dtype=torch.int8, device=device)
-    target = torch.empty_like(source)
-    best_s = min(time_s(lambda: target.copy_(source)) for _ in range(REPEATS))
-    rate = 2 * COPY_BYTES / best_s
+    rate = copy_bytes_per_s(device, time_s)
     said = f"{rate / 1e12:.2f} TB/s copying 1 GiB (read and written)"
     return Finding("copy", State.OK, said, {"bytes_per_s": rate})
 

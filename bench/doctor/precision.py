@@ -8,8 +8,8 @@ from bench.cases import Case
 from bench.deciding import stats
 from bench.doctor.findings import Finding, State
 from bench.measure.protocol import measure
-from bench.measure.settings import MeasureSettings
 from bench.measure.timer import Timer
+from bench.settings import MeasureSettings
 from bench.targets import Targets
 from moe_impl.links import LOCAL
 from moe_impl.options import Variant, Workload

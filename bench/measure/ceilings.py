@@ -4,10 +4,13 @@ from collections.abc import Callable
 
 import torch
 
-from bench.doctor.bandwidth import TimeS, memory
-
+COPY_BYTES = 2**30
+COPY_REPEATS = 5
 GEMM_SIZE = 8192
-REPEATS = 10
+GEMM_REPEATS = 10
+
+TimeS = Callable[[Callable[[], object]], float]
+"""Seconds of a call's device work (bench.measure.timer.Timer.device_time_s)."""
 
 
 def ceilings(device: torch.device, time_s: TimeS) -> dict[str, float | None]:
@@ -15,7 +18,7 @@ def ceilings(device: torch.device, time_s: TimeS) -> dict[str, float | None]:
 
     FP8: a row-wise scaled product, as the experts' (``torch._scaled_mm``), on GPUs from sm_89 on.
     """
-    found: dict[str, float | None] = {"copy_bytes_per_s": memory(device, time_s).data["bytes_per_s"]}
+    found: dict[str, float | None] = {"copy_bytes_per_s": copy_bytes_per_s(device, time_s)}
     a, b = (torch.randn(GEMM_SIZE, GEMM_SIZE, device=device, dtype=torch.bfloat16) for _ in range(2))
     found["bf16_flops_per_s"] = _flops_per_s(lambda: a @ b, time_s)
     found["fp8_flops_per_s"] = None
@@ -33,5 +36,12 @@ def ceilings(device: torch.device, time_s: TimeS) -> dict[str, float | None]:
     return found
 
 
+def copy_bytes_per_s(device: torch.device, time_s: TimeS) -> float:
+    """Copy within HBM, bytes read and written both counted."""
+    source = torch.ones(COPY_BYTES, dtype=torch.int8, device=device)
+    target = torch.empty_like(source)
+    return 2 * COPY_BYTES / min(time_s(lambda: target.copy_(source)) for _ in range(COPY_REPEATS))
+
+
 def _flops_per_s(call: Callable[[], object], time_s: TimeS) -> float:
-    return 2 * GEMM_SIZE**3 / min(time_s(call) for _ in range(REPEATS))
+    return 2 * GEMM_SIZE**3 / min(time_s(call) for _ in range(GEMM_REPEATS))

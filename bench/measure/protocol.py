@@ -15,11 +15,11 @@ from statistics import median
 
 from bench import units
 from bench.measure.peers import ALONE, Peers, slowest_of
-from bench.measure.settings import MeasureSettings
 from bench.measure.steady import LEAST_WINDOW, drift
 from bench.measure.stopping import StoppingRule
 from bench.measure.timer import Timer
 from bench.no_collecting import no_collecting
+from bench.settings import MeasureSettings
 
 MIN_WARM_UP_CALLS = 3
 MAX_WARM_UP_CALLS = 2000

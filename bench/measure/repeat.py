@@ -13,16 +13,17 @@ from bench import units
 from bench.deciding.stats import paired_logs
 from bench.measure.peers import ALONE, Peers, slowest_of
 from bench.measure.protocol import Announce, garbage_collector_paused, unsettled, until_steady
-from bench.measure.settings import MeasureSettings
 from bench.measure.steady import MEDIAN_ERROR, NOISE_TIMES, SD_PER_MAD
 from bench.measure.stopping import known_within
 from bench.measure.timer import Timer
+from bench.settings import MeasureSettings
 
 ALONE_UNTIL_STEADY = "alone until steady"
 """What begins, as it is announced."""
 NEVER_STEADY = "steady mode did not settle"
+"""The doubt of a variant that drifts alone, too."""
 DISAGREES = "steady mode disagrees"
-"""The two doubts that a repeat may leave."""
+"""The doubt of a variant whose speed-up is another one alone."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from statistics import median
 
 from bench import units
 from bench.deciding.stats import BLOCK_SAMPLES, paired_logs
-from bench.measure.settings import MeasureSettings
+from bench.settings import MeasureSettings
 
 CASE_SHARE = 0.5
 """Of ``case_limit`` that samples may take: build, checks and warm-up need the rest, and a late case loses all."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from bench.against import Against
 from bench.deciding.across import Place
-from bench.deciding.between import Change, NotCompared, Times
+from bench.deciding.changes import Change, NotCompared, Times
 from bench.deciding.compare import Comparison
 from bench.deciding.welch import Difference
 from bench.identity import case_id, variant_id

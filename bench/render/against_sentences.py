@@ -6,7 +6,7 @@ from statistics import median
 from bench import units
 from bench.against import Against, Section
 from bench.deciding.across import Axis, Place, axis_named
-from bench.deciding.between import Change, Doubt, NotCompared, OtherWork
+from bench.deciding.changes import Change, Doubt, NotCompared, OtherWork
 from bench.deciding.compare import Comparison, Verdict
 from bench.deciding.facts import Differing
 from bench.deciding.join import Series, series_of

@@ -1,7 +1,7 @@
 """Run against run as rows of text: TBO's speed-ups, and the times beside them."""
 
 from bench.against import Against, Section
-from bench.deciding.between import Change, Times
+from bench.deciding.changes import Change, Times
 from bench.render import against_sentences, words
 from bench.render.tables import Table, Unit, unit_for
 

@@ -3,7 +3,7 @@
 from bench.deciding.alone import Alone
 from bench.deciding.join import Series, series_of
 from bench.deciding.off_against_off import OffAgainstOff
-from bench.render import sentences, words
+from bench.render import noise, sentences, words
 from bench.render.tables import Table, Unit, unit_for
 from bench.report_model import ReportModel
 
@@ -29,7 +29,7 @@ def _table(found: Alone, again: dict[int, OffAgainstOff]) -> Table:
         ),
         (
             *sentences.undecided_at((tokens, one.reasons) for tokens, one in again.items()),
-            *sentences.false_alarm(again.values()),
+            *noise.false_alarm(again.values()),
             *sentences.doubts_at(doubts),
             f"{caption}.",
         ),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.beside import Beside, Shared, Side
 from bench.deciding.across import AXES
-from bench.render import files, html, markdown, plots, sentences, words
+from bench.render import files, html, markdown, missing, plots, sentences, words
 from bench.render.picture import Picture
 from bench.render.tables import Table
 from bench.report_model import ReportModel, Section
@@ -47,6 +47,7 @@ def page(found: Beside, pictures: list[Picture]) -> str:
             found=found,
             rule=RULE,
             sentences=sentences,
+            missing=missing,
             about=about,
             panels=[
                 (_title(panel), html.inline([picture]), shared(panel), unshared(panel))
@@ -63,7 +64,7 @@ def text(found: Beside, pictures: list[Picture]) -> str:
     """The Markdown document."""
     lines = ["# Does two-batch overlap pay? Two runs on the same axes", ""]
     for side in found.sides:
-        said = " ".join((sentences.headline(side.model), *sentences.gaps(side.model), *about(side)))
+        said = " ".join((sentences.headline(side.model), *missing.gaps(side.model), *about(side)))
         lines += [f"- **{side.letter}** is {markdown.plain(f'{side.name}: {said}')}"]
     lines += ["", RULE, ""]
     for panel, picture in zip(found.panels, pictures, strict=True):
@@ -76,7 +77,7 @@ def text(found: Beside, pictures: list[Picture]) -> str:
 def about(side: Side) -> list[str]:
     """Where it was measured, its oracle checks, and how many of its rows are in doubt, a line each."""
     model = side.model
-    where = f"{sentences.machine(model)}, {model.passes} passes, {model.run}. {sentences.checks(model)}"
+    where = f"{sentences.machine(model)}, {model.passes} passes, {model.run}. {missing.checks(model)}"
     return [where, *_doubts(model)]
 
 

@@ -7,7 +7,19 @@ from markupsafe import Markup
 
 from bench.deciding.compare import Verdict
 from bench.profiling.kept import Kept
-from bench.render import alone, backends, kernel_section, limits, sentences, tables, timeline_section, words, worth
+from bench.render import (
+    alone,
+    backends,
+    kernel_section,
+    limits,
+    missing,
+    noise,
+    sentences,
+    tables,
+    timeline_section,
+    words,
+    worth,
+)
 from bench.render.picture import Picture, showing
 from bench.report_model import ReportModel
 
@@ -34,6 +46,8 @@ def page(model: ReportModel, pictures: Sequence[Picture] = ()) -> str:
         .render(
             model=model,
             sentences=sentences,
+            missing=missing,
+            noise=noise,
             worth_lines=worth.lines(model),
             words=words,
             overviews=inline(showing(pictures, None)),

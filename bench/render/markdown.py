@@ -3,7 +3,19 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from bench.render import alone, backends, kernel_section, limits, sentences, tables, timeline_section, words, worth
+from bench.render import (
+    alone,
+    backends,
+    kernel_section,
+    limits,
+    missing,
+    noise,
+    sentences,
+    tables,
+    timeline_section,
+    words,
+    worth,
+)
 from bench.render.picture import Picture, showing
 from bench.report_model import ReportModel
 
@@ -11,13 +23,13 @@ from bench.report_model import ReportModel
 def page(model: ReportModel, pictures: Sequence[Picture] = ()) -> str:
     """The document, its pictures as links relative to it."""
     lines = ["# Does two-batch overlap pay?", "", f"**{plain(sentences.headline(model))}**", ""]
-    lines += [line for said in sentences.gaps(model) for line in (f"**{plain(said)}**", "")]
+    lines += [line for said in missing.gaps(model) for line in (f"**{plain(said)}**", "")]
     lines += [f"Question: {plain(model.question)}", ""] if model.question else []
     lines += [f"Machine: {plain(sentences.machine(model))}. Run: {code(model.run)}, {model.passes} passes.", ""]
     answers = [" ".join(sentences.full_answer(section, model)) for section in model.sections]
     answers += worth.lines(model)
     lines += ["## Answers", "", *(f"- {plain(line)}" for line in answers), ""] if answers else []
-    how = (sentences.rule(model), *sentences.noise(model), *sentences.off_against_off(model), sentences.checks(model))
+    how = (sentences.rule(model), *noise.floor(model), *noise.off_against_off(model), missing.checks(model))
     lines += [line for said in how for line in (plain(said), "")]
     lines += picture_lines(showing(pictures, None))
     for table in (*alone.tables(model), *backends.tables(model)):
@@ -29,8 +41,8 @@ def page(model: ReportModel, pictures: Sequence[Picture] = ()) -> str:
         lines += picture_lines(showing(pictures, section.series))
     lines += _timelines(model)
     lines += _kernels(model)
-    failed = [f"- {plain(sentences.not_timed(entry))}\n  {code(entry.command)}" for entry in model.failures]
-    skipped = [f"- {plain(line)}" for line in sentences.not_timed_together(model.skips)]
+    failed = [f"- {plain(missing.not_timed(entry))}\n  {code(entry.command)}" for entry in model.failures]
+    skipped = [f"- {plain(line)}" for line in missing.not_timed_together(model.skips)]
     for title, listed in (("Failed", failed), ("Skipped", skipped)):
         lines += [f"## {title}", "", *listed, ""] if listed else []
     lines += ["## Limits", "", "What these numbers cannot say:", "", *(f"- {line}" for line in limits.of(model)), ""]

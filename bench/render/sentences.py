@@ -1,18 +1,17 @@
-"""Sentences that every output shares: headline, answers, captions, noise. Text from the model; decides nothing."""
+"""Sentences that every output shares: headline, answers, captions, doubts. Text from the model; decides nothing."""
 
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from bench.deciding.break_even import BreakEven, Kind
-from bench.deciding.compare import CLAIMS, Verdict
+from bench.deciding.compare import Verdict
 from bench.deciding.discovery import FALSE_DISCOVERY_RATE
-from bench.deciding.join import Series, series_of
-from bench.deciding.off_against_off import OffAgainstOff
+from bench.deciding.join import Series
 from bench.deciding.stats import Estimate
-from bench.measure.settings import MeasureSettings
 from bench.naming import machine_name
-from bench.render import break_even, words
-from bench.report_model import Missing, NotTimed, ReportModel, Section
+from bench.render import break_even, missing, words
+from bench.report_model import ReportModel, Section
+from bench.settings import MeasureSettings
 from moe_impl.options import Machine, Variant
 
 ROOFLINE = (
@@ -24,8 +23,6 @@ CLOCKS = (
     "The case's GPU between rounds, so all its variants together; what came and went within a round is not seen. Wall "
     "time decides; this explains: overlap draws more power."
 )
-MISSING_SHOWN = 3
-"""Groups of Trials that are not there and that one line names."""
 CPU_BANNER = "Functional check on a CPU, no performance claim."
 
 
@@ -43,7 +40,7 @@ def headline(model: ReportModel) -> str:
     if model.on_cpu:
         said = [
             CPU_BANNER,
-            *([f"{_checks_passed(model)}."] if model.checks.made else []),
+            *([f"{missing.checks_passed(model)}."] if model.checks.made else []),
             *([_nothing_overlapped(model)] if model.alone else []),
         ]
         return " ".join(said)
@@ -100,65 +97,6 @@ def _among(headline: Section, model: ReportModel) -> list[str]:
         return [f"{said}{others}."]
     ends = dict.fromkeys(f"{value:.3f}x" for value in (min(speedups), max(speedups)))
     return [f"{said}; at {words.count(tokens)} tokens they lie at {' to '.join(ends)}{others}."]
-
-
-def _checks_passed(model: ReportModel) -> str:
-    return f"{model.checks.passed} of {model.checks.made} oracle checks passed"
-
-
-def checks(model: ReportModel) -> str:
-    """``70 of 70 oracle checks passed, largest relative error 0.0048, tolerance 0.01.``"""
-    found = model.checks
-    if not found.made:
-        return "No oracle check was made."
-    largest = "not finite" if found.largest_error is None else f"{found.largest_error:.2g}"
-    tolerance = " or ".join(f"{value:g}" for value in found.tolerances)
-    said = f"{_checks_passed(model)}, largest relative error {largest}, tolerance {tolerance}."
-    if not found.disturbed:
-        return said
-    spread = f"differed by up to {found.largest_spread:.1e}" if found.largest_spread else "were the same to the bit"
-    return f"{said} Overlapped outputs {spread} over {found.disturbed_runs} more runs with random host delays."
-
-
-def gaps(model: ReportModel) -> list[str]:
-    """What goes right under the headline: how many measurements failed, and how many are missing; none of neither."""
-    return [*_failed(model), *coverage(model)]
-
-
-def _failed(model: ReportModel) -> list[str]:
-    """``3 measurements failed (2 oom, 1 hang), at 4096 tokens: see Failed.``"""
-    how: dict[str, int] = {}
-    for entry in model.failures:
-        how[entry.status] = how.get(entry.status, 0) + len(entry.passes)
-    if not how:
-        return []
-    number = sum(how.values())
-    tokens = words.counts(tuple(sorted({entry.workload.tokens for entry in model.failures})))
-    told = ", ".join(f"{count} {status}" for status, count in how.items())
-    return [f"{number} measurement{'s' if number > 1 else ''} failed ({told}), at {tokens} tokens: see Failed."]
-
-
-def coverage(model: ReportModel) -> list[str]:
-    """A line where less is reported than the sweep file asks for, whatever the cause; else none."""
-    found = model.coverage
-    if found.complete:
-        return []
-    partial = f", {found.partial} of them without all their variants" if found.partial else ""
-    named = [_missing(one) for one in found.missing[:MISSING_SHOWN]]
-    more = len(found.missing) - len(named)
-    named += [f"{more} more like it" if more == 1 else f"{more} more like these"] if more else []
-    missing = f" Missing: {'; '.join(named)}." if named else ""
-    return [
-        f"Incomplete: {found.trials} of {found.planned} Trials{partial} (filtered, or not run to the end).{missing}"
-    ]
-
-
-def _missing(one: Missing) -> str:
-    """``precision=bf16 at 256 and 1024 tokens in pass 5``, or ``every case in pass 4 and 5``."""
-    passes = words.counts(tuple(index + 1 for index in one.passes))
-    named = f"{one.case} at" if one.case else "at"
-    where = f"{named} {words.counts(one.tokens)} tokens" if one.tokens else "every case"
-    return f"{where} in pass {passes}"
 
 
 def answer(section: Section, model: ReportModel) -> str:
@@ -299,49 +237,6 @@ def doubts_at(rows: Iterable[tuple[int, Sequence[str]]]) -> list[str]:
     return [f"Doubt at {words.counts_of(tokens, measured)}: {kind}." for kind, tokens in found.items()]
 
 
-def noise(model: ReportModel) -> list[str]:
-    """The noise floor and what it lets one see; none where nothing was compared."""
-    floor = model.noise
-    if floor.within_sd is None and floor.between_sd is None:
-        return []
-    of = "medians" if model.sections else "off against off, medians"
-    return [
-        f"Noise floor ({of}): paired ratios {words.percent(floor.within_sd)} within a pass, "
-        f"pass means {words.percent(floor.between_sd)} between passes. Minimum detectable effect: "
-        f"{words.percent(floor.min_detectable)}, at worst {words.percent(floor.min_detectable_worst)}."
-    ]
-
-
-def off_against_off(model: ReportModel) -> list[str]:
-    """``A/A, off against off: SAME at 128 and 512; 0.999x to 1.001x.``: one line a series, none where nobody asked, or
-    where the tables of a run without overlapped variants tell it."""
-    if model.alone:
-        return []
-    groups: dict[Series, list[OffAgainstOff]] = {}
-    for found in model.off_against_off:
-        groups.setdefault(series_of(found.workload, found.link, found.variant), []).append(found)
-    return [_off_against_off(series, found, len(groups) > 1) for series, found in groups.items()]
-
-
-def _off_against_off(series: Series, found: list[OffAgainstOff], named: bool) -> str:
-    measured = [f.workload.tokens for f in found]
-    told = [(verdict, [f.workload.tokens for f in found if f.verdict is verdict]) for verdict in Verdict]
-    verdicts = ", ".join(f"{verdict} at {words.counts_of(tokens, measured)}" for verdict, tokens in told if tokens)
-    speedups = [f.estimate.speedup for f in found if f.estimate is not None]
-    ends = dict.fromkeys(f"{end:.3f}x" for end in (min(speedups), max(speedups))) if speedups else (words.UNKNOWN,)
-    alarm = "".join(f" {line}" for line in false_alarm(found))
-    why = dict.fromkeys(reason for f in found for reason in f.reasons)
-    reasons = f" ({'; '.join(why)})" if why else ""
-    name = f" ({words.series(series)})" if named else ""
-    return f"A/A, off against off{name}: {verdicts}{reasons}; {' to '.join(ends)}.{alarm}"
-
-
-def false_alarm(found: Iterable[OffAgainstOff]) -> list[str]:
-    """What a difference between equal runs says of all others; none without one."""
-    false = any(one.verdict in CLAIMS for one in found)
-    return ["FASTER or SLOWER where nothing was changed: trust no verdict of that size in this run."] if false else []
-
-
 def rule(model: Measured) -> str:
     """How verdicts were reached."""
     settings = model.measure
@@ -359,31 +254,3 @@ def machine(model: Measured) -> str:
         parts = [machine_name(found), *([f"{found.sm_count} SMs"] if found.sm_count else [])]
         texts.append(", ".join([*parts, *([f"torch {found.torch_version}"] if found.torch_version else [])]))
     return "; ".join(texts)
-
-
-def not_timed(entry: NotTimed) -> str:
-    """Where, how and why a variant gave no time, in one line whatever the reason holds."""
-    return f"{words.count(entry.workload.tokens)} tokens, {_place(entry)}, {entry.variant.label}: {_outcome(entry)}"
-
-
-def not_timed_together(entries: Iterable[NotTimed]) -> list[str]:
-    """The same for many, one line for variants and token counts that differ in nothing else."""
-    tokens: dict[tuple[str, str, str], list[int]] = {}
-    for entry in entries:
-        tokens.setdefault((_place(entry), _outcome(entry), entry.variant.label), []).append(entry.workload.tokens)
-    variants: dict[tuple[str, str, tuple[int, ...]], list[str]] = {}
-    for (place, outcome, label), found in tokens.items():
-        variants.setdefault((place, outcome, tuple(found)), []).append(label)
-    return [
-        f"{words.counts(found)} tokens, {place}, {', '.join(labels)}: {outcome}"
-        for (place, outcome, found), labels in variants.items()
-    ]
-
-
-def _place(entry: NotTimed) -> str:
-    return ", ".join((entry.workload.precision, words.link(entry.link), *entry.axes))
-
-
-def _outcome(entry: NotTimed) -> str:
-    passes = words.counts(tuple(index + 1 for index in entry.passes))
-    return f"{entry.status} in pass {passes}: {' '.join((entry.reason or 'no reason given').split())}"

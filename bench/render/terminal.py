@@ -14,7 +14,7 @@ from rich.text import Text
 
 from bench import units
 from bench.deciding.compare import Verdict
-from bench.render import alone, backends, sentences, shortfall, tables, words, worth
+from bench.render import alone, backends, missing, noise, sentences, shortfall, tables, words, worth
 from bench.render.fitting import Fitting
 from bench.report_model import ReportModel
 
@@ -37,7 +37,7 @@ def summary(model: ReportModel) -> RenderableType:
     """The headline, one table a series, then noise, rule, failures and skips."""
     parts: list[RenderableType] = [
         Text(sentences.headline(model), style="bold"),
-        *(Text(line, style="bold yellow") for line in sentences.gaps(model)),
+        *(Text(line, style="bold yellow") for line in missing.gaps(model)),
         Text(sentences.machine(model), style="dim"),
     ]
     if model.question:
@@ -52,11 +52,11 @@ def summary(model: ReportModel) -> RenderableType:
     parts += left_out(len(model.sections) - len(shown), "the report and --json have all")
     for cells in (*within(alone.tables(model)), *within(backends.tables(model))):
         parts += ["", Text(cells.title, style="bold"), *table(cells)]
-    how = (sentences.rule(model), *sentences.noise(model), *sentences.off_against_off(model), sentences.checks(model))
+    how = (sentences.rule(model), *noise.floor(model), *noise.off_against_off(model), missing.checks(model))
     parts += ["", *map(Text, how)]
     parts += listed("From the ideal to T2o, by timelines", shortfall.lines(model), "")
-    parts += listed(f"Failed: {len(model.failures)}", sentences.not_timed_together(model.failures), "red")
-    parts += listed(f"Skipped: {len(model.skips)}", sentences.not_timed_together(model.skips), "dim")
+    parts += listed(f"Failed: {len(model.failures)}", missing.not_timed_together(model.failures), "red")
+    parts += listed(f"Skipped: {len(model.skips)}", missing.not_timed_together(model.skips), "dim")
     return Group(*parts)
 
 

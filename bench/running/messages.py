@@ -13,8 +13,8 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter
 
 from bench.cases import Case
-from bench.measure.settings import MeasureSettings
 from bench.results import ExpertsChoice, Measurement
+from bench.settings import MeasureSettings
 from moe_impl.options import Machine
 
 Phase = Literal["build", "self-check", "choose experts", "check", "warm-up", "measure", "stages", "cross-check"]

@@ -7,9 +7,9 @@ from bench.cases import Case
 from bench.errors import BenchError
 from bench.filters import CASE_KEYS
 from bench.identity import variant_id
-from bench.measure.settings import MeasureSettings
 from bench.results import Trial
 from bench.running.giving_up import was_given_up
+from bench.settings import MeasureSettings
 
 JUDGING = ("decide_beyond", "same_within")
 """Settings of ``measure`` that read stored samples and take none."""

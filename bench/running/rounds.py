@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 
 from bench import units
 from bench.cases import Case
-from bench.measure.settings import MeasureSettings
 from bench.naming import case_names
 from bench.run_folder import RunFolder
 from bench.running import resume
+from bench.settings import MeasureSettings
 
 
 def measure_what_verdicts_ask(

@@ -15,7 +15,6 @@ from bench.cases import Case
 from bench.device_work import NOT_CROSS_CHECKED
 from bench.errors import BenchError, Exit
 from bench.identity import variant_id
-from bench.measure.settings import MeasureSettings
 from bench.results import Measurement, Status, Trial, from_record
 from bench.running import progress_file
 from bench.running.interrupts import StopRequest, on_interrupt
@@ -24,6 +23,7 @@ from bench.running.run_writer import RunWriter
 from bench.running.settled import Settled
 from bench.running.watch import Watch
 from bench.running.worker_process import EXIT_GRACE_S, Worker, WorkerExitedError, exit_words, worker_command
+from bench.settings import MeasureSettings
 from moe_impl.options import Machine
 
 STARTUP_LIMIT_S = 120.0

@@ -20,7 +20,7 @@ from bench.timeline.waiting import waiting_for_own_comm
 TELLING = 0.05
 """A cause that explains less is not named."""
 STARVED = 0.05
-"""Of the span: what ``host_bound`` means (DESIGN section 2)."""
+"""Of the span: from here on a run is bound by its host."""
 HIDDEN_ENOUGH = 0.9
 UNNAMED = "annotations missing"
 

@@ -1,9 +1,8 @@
-"""Which range a host thread was in at a moment, and what ran on the GPU for each range."""
+"""Which range a host thread was in at a moment."""
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench.timeline.model import UNKNOWN, Column, Ranges, Work
 
@@ -67,31 +66,3 @@ def _sweep(mine: Column, ranges: Ranges, parent: Column, depth: Column) -> tuple
         current.append(index)
     close_until(np.iinfo(np.int64).max)
     return np.array(times, dtype=np.int64), np.array(current, dtype=np.int64)
-
-
-@dataclass(eq=False)
-class Projection:
-    """What ran on the GPU for each range: launched inside it, whenever it ran (Nsight's GPU projection)."""
-
-    start_ns: Column
-    """First start; meaningless where ``operations`` is 0."""
-    end_ns: Column
-    operations: Column
-
-
-def project(ranges: Ranges, work: Work, nesting: Nesting) -> Projection:
-    """Of every range, the ranges inside it included."""
-    start = np.full(len(ranges), np.iinfo(np.int64).max, dtype=np.int64)
-    end = np.full(len(ranges), np.iinfo(np.int64).min, dtype=np.int64)
-    operations = np.zeros(len(ranges), dtype=np.int64)
-    at = nesting.inner.copy()
-    inside: NDArray[np.bool_] = at != UNKNOWN
-    rows = np.arange(len(work))
-    while inside.any():
-        at, rows = at[inside], rows[inside]
-        np.minimum.at(start, at, work.start_ns[rows])
-        np.maximum.at(end, at, work.end_ns[rows])
-        np.add.at(operations, at, 1)
-        at = nesting.parent[at]
-        inside = at != UNKNOWN
-    return Projection(start, end, operations)

@@ -66,7 +66,7 @@ def transport(link: Link, workload: Workload, device: torch.device) -> Transport
     if link.transport == "collective":
         from moe_impl.transport.collective import Collective
 
-        return Collective(workload, device)
+        return Collective(workload)
     if device.type == "cuda":
         from moe_impl.transport import cuda_rows
 

@@ -26,7 +26,7 @@ class Collective:
 
     host_sized = True
 
-    def __init__(self, workload: Workload, device: torch.device) -> None:
+    def __init__(self, workload: Workload) -> None:
         num_ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 0
         if num_ranks != workload.ep_size:
             raise ValueError(f"link collective needs a process group of {workload.ep_size} ranks, got {num_ranks}")

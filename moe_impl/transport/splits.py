@@ -15,7 +15,7 @@ from moe_impl.counts import DEADLINE_S, CountsOverdueError
 from moe_impl.rows import Exchange, Learned, SentRows, count_peers
 
 SENT, RECEIVED = 0, 1
-ROWS, PAIRS = 0, 1
+ROWS = 0
 
 
 def exchanged(rows: SentRows) -> Tensor:

@@ -10,18 +10,20 @@ from dataclasses import replace
 import pytest
 import synthetic
 from scipy import stats as scipy_stats
+from whole_runs import compare_runs
 
 from bench.deciding.across import AXES, Place, axis_named, pair
-from bench.deciding.between import CLAIMS, FORBIDS, Between, Change, Doubt, compare_runs, decide_change, decide_time
-from bench.deciding.compare import Reason, Verdict
+from bench.deciding.between import FORBIDS, decide_change, decide_time
+from bench.deciding.changes import Between, Change, Doubt
+from bench.deciding.compare import CLAIMS, Reason, Verdict
 from bench.deciding.discovery import FALSE_DISCOVERY_RATE, discoveries
 from bench.deciding.facts import Differing, differing, flat, unlike
 from bench.deciding.gate import gate
 from bench.deciding.welch import Difference
 from bench.errors import BenchError, Exit
-from bench.measure.settings import MeasureSettings
 from bench.render import against_sentences
 from bench.results import ExpertsChoice, Measurement, Status, Trial
+from bench.settings import MeasureSettings
 from moe_impl.links import COLLECTIVE
 from moe_impl.options import BackendName, ExpertsName, Precision, Variant, Workload, default_experts
 from moe_impl.support import TBO_OFF

@@ -9,7 +9,7 @@ import synthetic
 from bench.deciding.break_even import BreakEven, Kind, break_evens, zero_crossing
 from bench.deciding.compare import Comparison, Reason, Verdict, compare_off_on, decide
 from bench.deciding.stats import estimate
-from bench.measure.settings import MeasureSettings
+from bench.settings import MeasureSettings
 from moe_impl.support import TBO_OFF
 
 LINK = synthetic.cases([128])[0].link

@@ -16,7 +16,7 @@ from scipy.stats import binom
 from bench.deciding import stats
 from bench.deciding.compare import Verdict, decide
 from bench.deciding.stats import Estimate
-from bench.measure.settings import MeasureSettings
+from bench.settings import MeasureSettings
 
 SEED = int(os.environ.get("BENCH_SEED", "20260102"))
 MEASURE = MeasureSettings()

@@ -9,8 +9,8 @@ import synthetic
 
 from bench.deciding import stats
 from bench.deciding.compare import CLAIMS, Comparison, Reason, Verdict, compare_off_on, decide
-from bench.measure.settings import MeasureSettings
 from bench.results import Measurement, Status, Trial
+from bench.settings import MeasureSettings
 from moe_impl.options import Workload
 from moe_impl.support import TBO_OFF
 

@@ -9,7 +9,7 @@ import pytest
 from bench import config
 from bench.config import VariantSpec
 from bench.errors import BenchError, Exit
-from bench.measure.settings import MeasureSettings, SampleLimits
+from bench.settings import MeasureSettings, SampleLimits
 from moe_impl.links import COLLECTIVE, HOST_LINK, LOCAL, PACED_PRESETS
 from moe_impl.options import LinkTime, SplitPolicy
 from moe_impl.shapes import PRESETS

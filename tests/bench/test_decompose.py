@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from bench.deciding import join
 from bench.deciding.compare import compare_off_on
 from bench.deciding.decompose import Bounds, Decomposition, LaneTimes, _compute_rate, decompose
-from bench.measure.settings import MeasureSettings
 from bench.results import PERTURBED, Measurement, StageTimes, Trial
+from bench.settings import MeasureSettings
 from moe_impl.options import Workload
 
 SECONDS = st.floats(min_value=1e-7, max_value=4000.0)

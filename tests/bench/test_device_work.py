@@ -6,12 +6,13 @@ from dataclasses import replace
 import pytest
 import synthetic
 from synthetic import Builder, cases
+from whole_runs import compare_runs
 
-from bench.deciding.between import OtherWork, compare_runs
+from bench.deciding.changes import OtherWork
 from bench.device_work import DeviceWork
 from bench.measure.device_span import LONGEST_NAME, Piece, device_works, of_window, short
-from bench.measure.settings import MeasureSettings
 from bench.results import Measurement, from_record, to_record
+from bench.settings import MeasureSettings
 from moe_impl.options import Workload
 
 US = 1000

@@ -12,7 +12,7 @@ from bench.estimate import (
     case_s,
     iteration_s,
 )
-from bench.measure.settings import MeasureSettings, SampleLimits
+from bench.settings import MeasureSettings, SampleLimits
 from moe_impl import costs
 from moe_impl.links import COLLECTIVE, HOST_LINK, LOCAL
 from moe_impl.options import Link

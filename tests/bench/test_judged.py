@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import synthetic
+from whole_runs import compare_runs
 
 from bench import against, forked, judged, lines
-from bench.deciding.between import Between, compare_runs
+from bench.deciding.changes import Between
 from bench.deciding.join import series_of
 from bench.errors import BenchError
 from bench.render import against_document, against_terminal

@@ -7,7 +7,6 @@ from pydantic import ValidationError
 from small_sweep import small_case
 from synthetic import CPU, H100, Builder, cases
 
-from bench.measure.settings import MeasureSettings
 from bench.results import Measurement, Status, from_record, to_record
 from bench.running.messages import (
     Event,
@@ -22,6 +21,7 @@ from bench.running.messages import (
     load_event,
     load_job,
 )
+from bench.settings import MeasureSettings
 
 
 def test_a_job_comes_back_as_it_was_sent() -> None:

@@ -11,12 +11,12 @@ from small_sweep import small_case
 from bench import report
 from bench.deciding.compare import Reason, Verdict
 from bench.deciding.off_against_off import off_against_off
-from bench.measure.settings import MeasureSettings
 from bench.render import alone as alone_tables
-from bench.render import document, html, markdown, sentences, words
+from bench.render import document, html, markdown, noise, sentences, words
 from bench.results import Measurement, Status, Trial, UnreadableTrialError, from_record, to_record
 from bench.running.failures import failures
 from bench.running.messages import Step
+from bench.settings import MeasureSettings
 
 AA = replace(SETTINGS, aa=True)
 
@@ -47,7 +47,7 @@ def test_equal_runs_are_the_same_and_unequal_ones_are_not() -> None:
 def test_without_it_there_is_nothing_to_tell() -> None:
     assert off_against_off(TRIALS, MeasureSettings()) == []
     model = report.build(synthetic.StubRun(TRIALS))
-    assert sentences.off_against_off(model) == []
+    assert noise.off_against_off(model) == []
     assert "A/A" not in markdown.page(model)
 
 
@@ -64,7 +64,7 @@ def test_what_forbids_a_verdict_forbids_this_one() -> None:
 
 def test_the_report_says_it_in_one_line_and_nothing_else_in_it_changes() -> None:
     plain, with_aa = (report.build(synthetic.StubRun(trials)) for trials in (TRIALS, with_again(TRIALS)))
-    [line] = sentences.off_against_off(with_aa)
+    [line] = noise.off_against_off(with_aa)
     assert line.startswith("A/A, off against off: SAME at 512 and 2048; ")
     assert markdown.page(with_aa).replace(f"{line}\n\n", "") == markdown.page(plain)
     told = document.document(with_aa)
@@ -97,11 +97,11 @@ def test_its_noise_is_what_such_a_run_is_for() -> None:
     model = report.build(synthetic.StubRun(alone))
     largest = [one.estimate.min_detectable for one in model.off_against_off if one.estimate]
     assert model.noise.min_detectable_worst == max(largest)
-    (said,) = sentences.noise(model)
+    (said,) = noise.floor(model)
     assert said.startswith("Noise floor (off against off, medians): paired ratios ")
     assert "n/a" not in said
     without = report.build(synthetic.StubRun([replace(trial, off_again=()) for trial in alone]))
-    assert sentences.noise(without) == []
+    assert noise.floor(without) == []
     assert "Noise floor" not in markdown.page(without) + html.page(without)
 
 
@@ -123,7 +123,7 @@ def test_doubts_about_either_run_stand_below_its_table() -> None:
 
 
 def test_a_false_verdict_is_an_alarm() -> None:
-    [line] = sentences.off_against_off(report.build(synthetic.StubRun(with_again(TRIALS, faster=1.05))))
+    [line] = noise.off_against_off(report.build(synthetic.StubRun(with_again(TRIALS, faster=1.05))))
     assert "FASTER at 512 and 2048" in line
     assert line.endswith("where nothing was changed: trust no verdict of that size in this run.")
 

@@ -21,7 +21,6 @@ from bench.environment import describe
 from bench.measure import group
 from bench.measure.peers import ALONE
 from bench.measure.protocol import measure, rank_skew, warm_up
-from bench.measure.settings import MeasureSettings, SampleLimits
 from bench.measure.stages import over_ranks
 from bench.measure.timer import HostTimer
 from bench.pass_context import PassContext
@@ -30,6 +29,7 @@ from bench.results import Check, Memory, Status, Trial, from_record, to_record
 from bench.running import progress_file
 from bench.running.messages import JobCase
 from bench.running.worker_process import worker_environment
+from bench.settings import MeasureSettings, SampleLimits
 from bench.targets import Targets
 from moe_impl.inputs import draw_inputs
 from moe_impl.routing import select_experts

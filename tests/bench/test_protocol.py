@@ -21,9 +21,9 @@ from bench.measure.protocol import (
     repeats_for,
     warm_up,
 )
-from bench.measure.settings import MeasureSettings, SampleLimits
 from bench.measure.stopping import known_within
 from bench.measure.timer import HostTimer
+from bench.settings import MeasureSettings, SampleLimits
 
 
 class Recorder:

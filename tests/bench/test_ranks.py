@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from small_sweep import small_case
 
-from bench.measure.settings import MeasureSettings
 from bench.running import progress_file, ranks
 from bench.running.messages import (
     EXIT_AFTER_FAILURE,
@@ -28,6 +27,7 @@ from bench.running.messages import (
 )
 from bench.running.ranks import OtherRanks, failures_only
 from bench.running.worker_process import worker_environment
+from bench.settings import MeasureSettings
 
 FAKE_RANK = """
 import os, sys, time

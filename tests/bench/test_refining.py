@@ -15,12 +15,12 @@ from bench.added_cases import FACTORS, Added, base_of, scaled
 from bench.cases import Case
 from bench.deciding.break_even import break_evens
 from bench.deciding.compare import compare_off_on
-from bench.measure.settings import MeasureSettings
 from bench.refining import NARROW, midpoint, next_tokens, refinements, sensitivities, without_bracket
 from bench.render import break_even, document, markdown, tables
 from bench.results import Trial
 from bench.running import resume
 from bench.running.rounds import measure_what_verdicts_ask
+from bench.settings import MeasureSettings
 from moe_impl.links import HOST_LINK, LOCAL
 from moe_impl.options import Link, Variant, Workload
 

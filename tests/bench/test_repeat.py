@@ -15,8 +15,8 @@ from small_sweep import small_case
 
 from bench.measure.protocol import MOST_WARM_UP
 from bench.measure.repeat import ALONE_UNTIL_STEADY, DISAGREES, NEVER_STEADY, Alone, alone_until_steady, disagreement
-from bench.measure.settings import MeasureSettings
 from bench.results import Trial, from_record, to_record
+from bench.settings import MeasureSettings
 from bench.telemetry import GpuState
 
 WARM = MeasureSettings(warm_up_s=0.02)

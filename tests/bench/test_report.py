@@ -17,7 +17,21 @@ from rich.console import Console
 from bench import report
 from bench.deciding.break_even import Kind
 from bench.errors import BenchError
-from bench.render import break_even, document, drawing, files, html, markdown, plots, sentences, tables, terminal, words
+from bench.render import (
+    break_even,
+    document,
+    drawing,
+    files,
+    html,
+    markdown,
+    missing,
+    noise,
+    plots,
+    sentences,
+    tables,
+    terminal,
+    words,
+)
 from bench.report_model import ReportModel
 from bench.results import PERTURBED, Measurement, Status, Traffic
 from moe_impl.links import LOCAL
@@ -171,7 +185,7 @@ def test_skips_that_differ_in_nothing_else_share_a_line() -> None:
     )
     found = report.build(synthetic.StubRun(builder.trials(synthetic.cases((256, 1024)))))
     assert len(found.skips) == 4
-    assert sentences.not_timed_together(found.skips) == [
+    assert missing.not_timed_together(found.skips) == [
         "256 and 1024 tokens, bf16, paced h800-nvlink-ep8, serial x2 torch, streams x2 torch: "
         "skipped in pass 1 and 2: no GPU"
     ]
@@ -194,7 +208,7 @@ def test_what_gave_no_time_is_told_by_every_field_in_which_cases_differ() -> Non
     found = report.build(synthetic.StubRun(builder.trials(cases)))
     (failure,) = found.failures
     where = "256 tokens, bf16, paced h800-nvlink-ep8, layers=4, streams x2 torch: "
-    assert sentences.not_timed(failure).startswith(where)
+    assert missing.not_timed(failure).startswith(where)
     assert failure.command.endswith(",experts=torch,split_factor=2")
     assert "layers=4" in failure.command
 
@@ -251,7 +265,7 @@ def test_every_report_counts_its_oracle_checks(model: ReportModel) -> None:
         assert said in text
     wrong = synthetic.Builder(passes=2, change=lambda m, p, w: wrong_once(m, p))
     found = report.build(synthetic.StubRun(wrong.trials(synthetic.cases((256,)))))
-    assert sentences.checks(found) == "5 of 6 oracle checks passed, largest relative error not finite, tolerance 0.01."
+    assert missing.checks(found) == "5 of 6 oracle checks passed, largest relative error not finite, tolerance 0.01."
     json.dumps(document.document(found), allow_nan=False)
 
 
@@ -264,22 +278,22 @@ def wrong_once(m: Measurement, pass_index: int) -> Measurement:
 
 
 def test_a_complete_run_says_nothing_and_a_cut_one_how_much_it_lacks(model: ReportModel) -> None:
-    assert sentences.coverage(model) == []
+    assert missing.coverage(model) == []
     trials = synthetic.Builder().trials(synthetic.cases((256, 1024), splits=(2, 4)))
     run = synthetic.StubRun(trials)
-    (cut,) = sentences.coverage(report.build(run, trials[:-3]))
+    (cut,) = missing.coverage(report.build(run, trials[:-3]))
     assert cut == (
         "Incomplete: 7 of 10 Trials (filtered, or not run to the end). "
         "Missing: at 256 tokens in pass 5; at 1024 tokens in pass 4 and 5."
     )
-    (short,) = sentences.coverage(report.build(run, trials[:4]))
+    (short,) = missing.coverage(report.build(run, trials[:4]))
     assert short.endswith(" Missing: every case in pass 3, 4 and 5.")
     cases = synthetic.cases((256, 1024), ("nvfp4-w4a16", "bf16"))
     trials_of_two = synthetic.Builder().trials(cases)
     kept = [t for t in trials_of_two if t.workload.precision != "bf16" or t.pass_index < 4]
-    (one,) = sentences.coverage(report.build(synthetic.StubRun(trials_of_two), kept))
+    (one,) = missing.coverage(report.build(synthetic.StubRun(trials_of_two), kept))
     assert one.endswith(" Missing: precision=bf16 at 256 and 1024 tokens in pass 5.")
-    (narrow,) = sentences.coverage(report.build(run, report.only(trials, "split_factor=2")))
+    (narrow,) = missing.coverage(report.build(run, report.only(trials, "split_factor=2")))
     assert narrow.startswith("Incomplete: 10 of 10 Trials, 10 of them without all their variants (")
 
 
@@ -309,14 +323,14 @@ def test_the_legend_of_the_speedups_lies_below_the_axis(model: ReportModel) -> N
 
 
 def test_two_noisy_passes_give_bounds_not_digits() -> None:
-    noise = synthetic.Noise(sample=0.5, process=0.5)
-    trials = synthetic.Builder(noise=noise, passes=2, pairs=2).trials(synthetic.cases((256,)))
+    loud = synthetic.Noise(sample=0.5, process=0.5)
+    trials = synthetic.Builder(noise=loud, passes=2, pairs=2).trials(synthetic.cases((256,)))
     found = report.build(synthetic.StubRun(trials))
     comparison = found.sections[0].rows[0].comparison
     assert comparison.high is not None
     assert comparison.high > 10
     assert words.speedup(comparison).endswith(", >10]")
-    (said,) = sentences.noise(found)
+    (said,) = noise.floor(found)
     assert "over 1,000 %" in said
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from bench import filters, report
 from bench.naming import terms_for
-from bench.render import document, html, limits, markdown, plots, sentences, tables, terminal
+from bench.render import document, html, limits, markdown, missing, plots, sentences, tables, terminal
 from bench.report_model import ReportModel
 from bench.results import Measurement, Status, Trial
 from bench.telemetry import GpuState
@@ -35,12 +35,12 @@ def test_failures_are_told_right_under_the_headline() -> None:
     cases = synthetic.cases(TOKENS)
     found = built(synthetic.Builder(change=trouble).trials(cases))
     said = "3 measurements failed (2 oom, 1 hang), at 1024 and 4096 tokens: see Failed."
-    assert sentences.gaps(found) == [said, *sentences.coverage(found)]
+    assert missing.gaps(found) == [said, *missing.coverage(found)]
     lines = markdown.page(found).splitlines()
     assert lines.index(f"**{said}**") == lines.index(f"**{markdown.plain(sentences.headline(found))}**") + 2
     page = html.page(found)
     assert page.index("headline") < page.index(said) < page.index("<h2>Answers")
-    assert sentences.gaps(built(synthetic.Builder().trials(cases))) == []
+    assert missing.gaps(built(synthetic.Builder().trials(cases))) == []
 
 
 def test_one_pass_has_no_interval_to_be_sure_of() -> None:

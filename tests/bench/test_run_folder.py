@@ -13,10 +13,10 @@ from small_sweep import small_case
 from synthetic import CPU, Builder, failed
 
 from bench.errors import BenchError, Exit
-from bench.measure.settings import MeasureSettings
 from bench.results import Status, Trial
 from bench.run_folder import open_run
 from bench.running import resume, run_writer
+from bench.settings import MeasureSettings
 from moe_impl.options import Machine
 
 CONFIG = Path("somewhere/my-sweep.yaml")

@@ -17,11 +17,11 @@ from synthetic import CPU, H100
 from bench import planning
 from bench.cases import Case
 from bench.errors import BenchError, Exit
-from bench.measure.settings import MeasureSettings
 from bench.results import ExpertsChoice, Status, Trial
 from bench.running import run_writer, settled, supervisor, worker_process
 from bench.running.messages import Step
 from bench.running.supervisor import Sweep, supervise
+from bench.settings import MeasureSettings
 from moe_impl.options import Machine
 
 OK, ERROR, SKIPPED = Status.OK, Status.ERROR, Status.SKIPPED

@@ -5,6 +5,7 @@ from collections import defaultdict
 from itertools import starmap
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from timelines import SAMPLE_RULES, STAGES, Op, joined, ops_of, profile
@@ -13,8 +14,8 @@ from bench.timeline import nsys
 from bench.timeline.analysis import measure, runs_of
 from bench.timeline.attribute import attribute
 from bench.timeline.metrics import IterationMetrics, iterations
-from bench.timeline.model import UNKNOWN
-from bench.timeline.nesting import nest, project
+from bench.timeline.model import UNKNOWN, Column, Ranges, Work
+from bench.timeline.nesting import nest
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -73,16 +74,34 @@ def test_invariants_of_any_iteration(ops: list[Op]) -> None:
         assert found.busy_ns == found.compute_ns + found.exposed_ns or found.unknown_ns > 0
 
 
+def projected(ranges: Ranges, work: Work) -> tuple[Column, Column]:
+    """Of each range, the ranges inside it included: ns from the first start to the last end, and how many operations.
+
+    What was launched inside it, whenever it ran: Nsight's GPU projection.
+    """
+    nesting = nest(ranges, work)
+    start = np.full(len(ranges), np.iinfo(np.int64).max)
+    end, operations = np.zeros_like(start), np.zeros_like(start)
+    at, rows = nesting.inner, np.arange(len(work))
+    while (inside := at != UNKNOWN).any():
+        at, rows = at[inside], rows[inside]
+        np.minimum.at(start, at, work.start_ns[rows])
+        np.maximum.at(end, at, work.end_ns[rows])
+        np.add.at(operations, at, 1)
+        at = nesting.parent[at]
+    return end - start, operations
+
+
 def test_the_projection_of_every_range_is_nvidias_own() -> None:
     """``nsys stats -r nvtx_gpu_proj_sum`` of the same export, to the nanosecond."""
     read = nsys.read(DATA / "nsight_sample.sqlite")
-    projection = project(read.ranges, read.work, nest(read.ranges, read.work))
+    taken_ns, operations = projected(read.ranges, read.work)
     found: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
     for index in range(len(read.ranges)):
         name = f"{read.names.text(read.ranges.domain[index])}:{read.names.text(read.ranges.name[index])}"
-        found[name][0] += int(projection.end_ns[index] - projection.start_ns[index])
+        found[name][0] += int(taken_ns[index])
         found[name][1] += 1
-        found[name][2] += int(projection.operations[index])
+        found[name][2] += int(operations[index])
     with (DATA / "nsight_sample.nvtx_gpu_proj_sum.csv").open() as file:
         expected = {
             row["Range"]: [int(row["Total Proj Time (ns)"]), int(row["Range Instances"]), int(row["Total GPU Ops"])]

@@ -19,9 +19,9 @@ from bench.cases import Case
 from bench.deciding import join
 from bench.deciding.compare import CLAIMS, Reason, Verdict, compare_off_on
 from bench.deciding.tuned import FEW_TO_JUDGE, Tuned, halves, tuned
-from bench.measure.settings import MeasureSettings
 from bench.render import document, worth
 from bench.results import Measurement, Status, Trial
+from bench.settings import MeasureSettings
 from moe_impl.links import PACED_PRESETS
 from moe_impl.options import Link, Variant, Workload
 

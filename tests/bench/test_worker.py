@@ -12,7 +12,6 @@ from small_sweep import small_case
 
 from bench.cases import Case
 from bench.errors import Exit
-from bench.measure.settings import MeasureSettings
 from bench.pass_context import CaseFailureError
 from bench.results import Status, from_record
 from bench.running import progress_file
@@ -29,6 +28,7 @@ from bench.running.messages import (
     load_event,
 )
 from bench.running.worker_process import worker_command, worker_environment
+from bench.settings import MeasureSettings
 from bench.worker import failed, first_line
 from moe_impl.options import SplitPolicy, Variant
 from moe_impl.overlap.driver import Run

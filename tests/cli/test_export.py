@@ -10,7 +10,7 @@ from statistics import median
 import pytest
 import synthetic
 
-from bench import cli, export
+from bench import export
 from bench.commands.export import FORMATS
 from bench.results import Measurement, Status, Trial
 from moe_impl.options import SkewedRouting, Workload
@@ -21,15 +21,6 @@ case: {model: deepseek-v3, ep_size: 8, layers: 2, tokens: [256, 4096], precision
 variants: [{engine: streams, split_factor: 2}]
 """
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def bench(capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        code = cli.main([str(argument) for argument in arguments])
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def hang_once(m: Measurement, pass_index: int, work: Workload) -> Measurement:
@@ -53,14 +44,14 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_the_folder_of_out_is_made(bench: Run, run: Path) -> None:
+def test_the_folder_of_out_is_made(command: Run, run: Path) -> None:
     path = run / "for" / "others" / "all.csv"
-    assert bench("export", run, "--out", path) == (0, f"{path}\n", "")
+    assert command("export", run, "--out", path) == (0, f"{path}\n", "")
     assert rows(path)
 
 
-def test_csv_has_a_row_for_each_case_variant_and_pass(bench: Run, run: Path, trials: list[Trial]) -> None:
-    code, out, err = bench("export", run)
+def test_csv_has_a_row_for_each_case_variant_and_pass(command: Run, run: Path, trials: list[Trial]) -> None:
+    code, out, err = command("export", run)
     assert (code, out, err) == (0, f"{run / 'results.csv'}\n", "")
     found = rows(run / "results.csv")
     stored = [(trial, m) for trial in trials for m in trial.measurements]
@@ -95,8 +86,8 @@ def test_a_speedup_is_that_of_the_pass_over_its_t1(trials: list[Trial]) -> None:
         assert row.speedup == pytest.approx(off / on, rel=5e-3)
 
 
-def test_what_is_not_known_is_empty_and_never_zero(bench: Run, run: Path) -> None:
-    bench("export", run)
+def test_what_is_not_known_is_empty_and_never_zero(command: Run, run: Path) -> None:
+    command("export", run)
     (failed,) = (row for row in rows(run / "results.csv") if row["status"] != "ok")
     assert (failed["status"], failed["reason"]) == ("hang", 'no sign\nof "progress", at all')
     for name in ("median_s", "speedup", "relative_error", "peak_bytes", "instrumented_span_s", "check_passed"):
@@ -126,26 +117,26 @@ def test_names_are_distinct_and_say_their_unit() -> None:
     assert all(name.endswith("_s") for name in times)
 
 
-def test_a_filter_and_a_file_of_ones_own(bench: Run, run: Path, tmp_path: Path) -> None:
+def test_a_filter_and_a_file_of_ones_own(command: Run, run: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.csv"
-    assert bench("export", run, "--out", out, "--filter", "tokens=256") == (0, f"{out}\n", "")
+    assert command("export", run, "--out", out, "--filter", "tokens=256") == (0, f"{out}\n", "")
     assert {row["workload_tokens"] for row in rows(out)} == {"256"}
 
 
-def test_parquet_without_pyarrow_exits_2_in_one_line(bench: Run, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_without_pyarrow_exits_2_in_one_line(command: Run, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    code, out, err = bench("export", run, "--format", "parquet")
+    code, out, err = command("export", run, "--format", "parquet")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("error: --format parquet needs pyarrow")
     assert "moe-tbo-bench[export]" in err
     assert not (run / "results.parquet").exists()
 
 
-def test_parquet_holds_what_the_table_holds(bench: Run, run: Path, trials: list[Trial]) -> None:
+def test_parquet_holds_what_the_table_holds(command: Run, run: Path, trials: list[Trial]) -> None:
     pytest.importorskip("pyarrow")
     import pandas as pd
 
-    code, out, _ = bench("export", run, "--format", "parquet")
+    code, out, _ = command("export", run, "--format", "parquet")
     assert (code, out) == (0, f"{run / 'results.parquet'}\n")
     read = pd.read_parquet(run / "results.parquet")
     expected = export.frame(trials)
@@ -162,8 +153,8 @@ def test_parquet_holds_what_the_table_holds(bench: Run, run: Path, trials: list[
         (["--filter", "tokens=3"], "tokens=3 matches nothing"),
     ],
 )
-def test_bad_input_exits_2_in_one_line(bench: Run, run: Path, arguments: list[str], said: str) -> None:
-    code, out, err = bench("export", run, *arguments)
+def test_bad_input_exits_2_in_one_line(command: Run, run: Path, arguments: list[str], said: str) -> None:
+    code, out, err = command("export", run, *arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert said in err
 

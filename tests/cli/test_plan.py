@@ -304,6 +304,8 @@ def test_a_gpu_that_is_not_here_is_planned_for_by_name(plan):
         said[name] = out
     assert "emulated (exact products)" in said["h200"]
     assert "native (FP4 tensor cores)" in said["b200"]
+    code, _, err = plan(CPU, PREFILL, "--gpu", "h100", "--device", "cpu")
+    assert (code, err) == (2, "error: --gpu h100: not together with --device cpu\n")
 
 
 NOTHING_OVERLAPPED = "No overlapped variant is listed, T1 alone: split_factor 1 and engine serial overlap nothing."

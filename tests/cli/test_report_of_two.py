@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import synthetic
 
-from bench import cli
 from bench.cases import Case
 from moe_impl.links import COLLECTIVE, LOCAL
 from moe_impl.options import Link, Precision
@@ -22,17 +21,6 @@ H200 = replace(synthetic.H100, name="NVIDIA H200")
 TWO_RANKS = replace(synthetic.H100, ranks=2)
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def bench(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command line; returns (exit code, standard output, standard error)."""
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        code = cli.main([str(argument) for argument in arguments])
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def cases(precision: Precision = "bf16", link: Link = LOCAL, tokens: tuple[int, ...] = (256, 4096)) -> list[Case]:
@@ -49,17 +37,17 @@ def cases(precision: Precision = "bf16", link: Link = LOCAL, tokens: tuple[int, 
     ],
 )
 def test_the_comparison_it_names_works(
-    bench: Run, tmp_path: Path, one: tuple, other: tuple, options: list[str]
+    command: Run, tmp_path: Path, one: tuple, other: tuple, options: list[str]
 ) -> None:
     runs = [
         synthetic.write_run(tmp_path / name, synthetic.Builder(passes=2, pairs=2, machine=machine).trials(some), CONFIG)
         for name, (some, machine) in (("one", one), ("other", other))
     ]
-    assert bench("report", *runs, "--out", tmp_path / "both")[0] == 0
+    assert command("report", *runs, "--out", tmp_path / "both")[0] == 0
     text = (tmp_path / "both" / "report.md").read_text()
-    (command,) = [shlex.split(line) for line in text.splitlines() if line.startswith("bench compare ")]
-    assert command[4:] == options
-    code, out, err = bench(*command[1:])
+    (named,) = [shlex.split(line) for line in text.splitlines() if line.startswith("bench compare ")]
+    assert named[4:] == options
+    code, out, err = command(*named[1:])
     assert (code, err) == (0, "")
     assert "of 2 comparisons" in out
     assert ", bench compare joins 2 of " in text
@@ -68,12 +56,12 @@ def test_the_comparison_it_names_works(
 @pytest.mark.parametrize(
     "other", [cases("nvfp4", synthetic.cases((256,))[0].link), cases(tokens=(512,))], ids=["two axes", "tokens"]
 )
-def test_where_none_works_it_says_why(bench: Run, tmp_path: Path, other: list[Case]) -> None:
+def test_where_none_works_it_says_why(command: Run, tmp_path: Path, other: list[Case]) -> None:
     runs = [
         synthetic.write_run(tmp_path / name, synthetic.Builder(passes=2, pairs=2).trials(some), CONFIG)
         for name, some in (("one", cases()), ("other", other))
     ]
-    assert bench("report", *runs, "--out", tmp_path / "both")[0] == 0
+    assert command("report", *runs, "--out", tmp_path / "both")[0] == 0
     text = (tmp_path / "both" / "report.md").read_text()
     assert "No row of one run stands beside a row of the other in bench compare: none is the same case" in text
     assert "\nbench compare " not in text

@@ -15,7 +15,7 @@ from bench import cli
 from bench.cli import VERBS
 from bench.config import load
 from bench.errors import Exit
-from bench.measure.settings import MeasureSettings
+from bench.settings import MeasureSettings
 from moe_impl.links import PACED_PRESETS
 from moe_impl.options import DEFAULT_ORDER, Engine, Variant
 from moe_impl.overlap import schedule
@@ -66,6 +66,11 @@ def test_the_key_table_is_complete() -> None:
     assert {key for key in keys if key.startswith("variants.")} == {f"variants.{spec.name}" for spec in fields(Variant)}
 
 
+def test_every_sweep_file_of_ours_is_listed() -> None:
+    listed = SWEEP_FILE.split("**Files that come with it**")[1]
+    assert sorted(re.findall(r"`([\w-]+\.yaml)`", listed)) == sorted(p.name for p in (ROOT / "configs").glob("*.yaml"))
+
+
 def test_every_preset_has_its_row_with_its_numbers() -> None:
     rows = [row for row in SWEEP_FILE.splitlines() if row.startswith("| `")]
     for name, model in PRESETS.items():
@@ -109,6 +114,15 @@ def test_every_cell_of_the_readme_table_is_a_row_of_the_report_with_its_doubt() 
             of_all = said is not None and said.group(1).startswith("all ")
             doubted = of_all or (said is not None and tokens in re.findall(r"\d+", said.group(1)))
             assert bool(doubt) == doubted, (series, tokens)
+
+
+def test_every_other_speedup_of_the_readme_stands_in_a_report_it_links() -> None:
+    text = README.split("Also measured", 1)[1].split("## Verbs")[0]
+    reports = [(ROOT / path).read_text() for path in re.findall(r"\[report\]\(([^)]+)\)", text)]
+    speedups = re.findall(r"\d\.\d{3}x \[\d\.\d{3}, \d\.\d{3}\]", text)
+    assert len(speedups) >= 8
+    for speedup in speedups:
+        assert any(speedup in report for report in reports), speedup
 
 
 def test_the_readme_repeats_the_break_evens() -> None:

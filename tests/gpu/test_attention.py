@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from no_wait import no_wait
-from test_variants import MODEL, SLOW, _ignore
+from small_target import MODEL, SLOW, ignore
 from torch import Tensor
 
 from bench.cases import Case
@@ -88,7 +88,7 @@ def test_parts_make_what_the_whole_makes(shape: AttentionShape, phase: Phase) ->
 @EVERY_KIND
 def test_the_host_never_waits(shape: AttentionShape, phase: Phase) -> None:
     target = _target(_work(shape, phase, 64))
-    run = target.run(Variant("torch"), _ignore)
+    run = target.run(Variant("torch"), ignore)
     run()
     stand_in, x = target._attention, _x(64)
     with no_wait():
@@ -126,7 +126,7 @@ def test_layers_with_attention_agree_with_the_oracle_split_or_not(shape: Attenti
             finals, entered = {}, {}
             for variant in (overlapped.unsplit(), overlapped.split_serial(), overlapped):
                 target.poison(variant)
-                run = target.run(variant, _ignore)
+                run = target.run(variant, ignore)
                 final, traces = run.traced()
                 for layer, trace in enumerate(traces):
                     assert errors(trace.y_TH, target.oracle(layer, trace)).within(1e-2), (variant.label, layer)
@@ -139,4 +139,4 @@ def test_layers_with_attention_agree_with_the_oracle_split_or_not(shape: Attenti
 def test_empty_micro_batches_attend_to_nothing() -> None:
     target = _target(_work(MLA, "decode", 3))
     variant = Variant("torch", split_factor=4)
-    assert torch.equal(target.run(variant, _ignore)(), target.run(variant.split_serial(), _ignore)())
+    assert torch.equal(target.run(variant, ignore)(), target.run(variant.split_serial(), ignore)())

@@ -8,7 +8,7 @@ from statistics import median
 import pytest
 import torch
 from no_wait import no_wait
-from test_variants import SLOW, _ignore, _target
+from small_target import SLOW, ignore, small_target
 
 from bench.measure.cuda_timer import CudaEventTimer
 from bench.measure.jitter import captured_spread
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.gpu
 
 
 def _captured(target: Target, variant: Variant) -> CapturedRun:
-    run = target.run(variant, _ignore)
+    run = target.run(variant, ignore)
     assert isinstance(run, CapturedRun)
     run.ready()
     assert run._plain is not None
@@ -36,10 +36,10 @@ def _captured(target: Target, variant: Variant) -> CapturedRun:
 @pytest.mark.parametrize("link", [LOCAL, SLOW, HOST_LINK], ids=lambda link: link.name)
 @pytest.mark.parametrize("precision", ["nvfp4", "bf16"])
 def test_every_replay_gives_the_bits_of_an_eager_run(precision: Precision, link: Link) -> None:
-    target = _target(precision, link, tokens=515)
+    target = small_target(precision, link, tokens=515)
     overlapped = Variant(default_experts(precision), launch="graph")
     for variant in (overlapped.unsplit(), overlapped.split_serial(), overlapped):
-        expected = target.run(Variant(variant.experts, variant.engine, variant.split_factor), _ignore)()
+        expected = target.run(Variant(variant.experts, variant.engine, variant.split_factor), ignore)()
         run = _captured(target, variant)
         for _ in range(3):
             run._plain.poison()  # type: ignore[union-attr]
@@ -59,15 +59,15 @@ def test_a_missing_edge_between_the_lanes_shows_in_a_captured_run(monkeypatch: p
             return ()
         return awaits(schedule, position)
 
-    target = _target("bf16", SLOW, tokens=515)
-    expected = target.run(Variant("torch"), _ignore)().clone()
+    target = small_target("bf16", SLOW, tokens=515)
+    expected = target.run(Variant("torch"), ignore)().clone()
     monkeypatch.setattr(cuda_lanes, "awaits", without_dispatch)
-    run = target.run(Variant("torch", launch="graph"), _ignore)
+    run = target.run(Variant("torch", launch="graph"), ignore)
     assert captured_spread(run, expected, random.Random(0)).largest_difference > 0
 
 
 def test_a_captured_run_overlaps_and_a_replay_waits_for_nothing() -> None:
-    target = _target("bf16", SLOW, tokens=8192)
+    target = small_target("bf16", SLOW, tokens=8192)
     overlapped = Variant("torch", launch="graph")
     timer = CudaEventTimer()
     runs = {variant.role: _captured(target, variant) for variant in (overlapped.split_serial(), overlapped)}
@@ -78,18 +78,18 @@ def test_a_captured_run_overlaps_and_a_replay_waits_for_nothing() -> None:
 
 
 def test_a_replay_of_a_small_batch_takes_far_less_host_time_than_issuing_it() -> None:
-    target = _target("nvfp4", LOCAL, tokens=64)
+    target = small_target("nvfp4", LOCAL, tokens=64)
     timer = CudaEventTimer()
     taken_s = {}
     for variant in (Variant("triton"), Variant("triton", launch="graph")):
-        run = target.run(variant, _ignore)
+        run = target.run(variant, ignore)
         run.ready()
         taken_s[variant.launch] = median(timer.time_s(run) for _ in range(20))
     assert taken_s["graph"] < 0.5 * taken_s["eager"], taken_s
 
 
 def test_stage_times_come_from_events_in_the_graph() -> None:
-    target = _target("nvfp4", SLOW, tokens=2048)
+    target = small_target("nvfp4", SLOW, tokens=2048)
     timer = CudaEventTimer()
     for variant in (Variant("triton", launch="graph"), Variant("triton", launch="graph").split_serial()):
         run = _captured(target, variant)
@@ -108,8 +108,8 @@ SMALL_SEGMENT_BYTES = 2 << 20
 
 
 def test_a_graphs_memory_is_given_back_with_its_run_and_is_what_the_record_says() -> None:
-    target = _target("bf16", LOCAL, tokens=2048)
-    target.run(Variant("torch"), _ignore)()  # what a process keeps for good: workspaces, compiled kernels
+    target = small_target("bf16", LOCAL, tokens=2048)
+    target.run(Variant("torch"), ignore)()  # what a process keeps for good: workspaces, compiled kernels
     variant = Variant("torch", launch="graph")
     _captured(target, variant)
     gc.collect()
@@ -134,8 +134,8 @@ def test_a_graphs_memory_is_given_back_with_its_run_and_is_what_the_record_says(
 
 def test_an_eager_run_and_a_captured_one_take_turns() -> None:
     """On the same streams, engines and ring: an event of either is no edge of the other."""
-    target = _target("bf16", HOST_LINK, tokens=515)
-    eager, graph = (target.run(Variant("torch", launch=launch), _ignore) for launch in ("eager", "graph"))
+    target = small_target("bf16", HOST_LINK, tokens=515)
+    eager, graph = (target.run(Variant("torch", launch=launch), ignore) for launch in ("eager", "graph"))
     expected = eager().clone()
     for _ in range(3):
         assert torch.equal(graph(), expected)

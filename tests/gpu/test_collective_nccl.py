@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from no_wait import no_wait
 from rank_pool import RankPool, join_group
-from test_variants import MODEL, _ignore
+from small_target import MODEL, ignore
 
 from bench.cases import Case
 from bench.correctness import TOLERANCE, errors
@@ -71,9 +71,9 @@ def test_a_single_rank_gives_the_local_links_bits(precision: Precision, experts:
     work = _workload(precision, ep_size=1)
     local, collective = (targets.build(Case(work, link, ())) for link in (LOCAL, COLLECTIVE))
     for variant in _variants(experts, receive):
-        expected = local.run(variant, _ignore)()
+        expected = local.run(variant, ignore)()
         collective.poison(variant)
-        run = collective.run(variant, _ignore)
+        run = collective.run(variant, ignore)
         for _ in range(5):
             assert torch.equal(run(), expected), variant.label
 
@@ -82,7 +82,7 @@ def test_a_single_rank_gives_the_local_links_bits(precision: Precision, experts:
 def test_under_worst_case_nothing_waits_for_the_device_while_it_is_issued() -> None:
     target = Targets(torch.device("cuda"), rank=0).build(Case(_workload("nvfp4-w4a16", 1), COLLECTIVE, ()))
     for variant in _variants("triton", "worst_case"):
-        run = target.run(variant, _ignore)
+        run = target.run(variant, ignore)
         run()
         with no_wait():
             run()
@@ -139,7 +139,7 @@ def agrees(rank: int, precision: Precision, experts: str, receive: Receive, hot:
     finals = {}
     for variant in _variants(experts, receive):
         collective.poison(variant)
-        run = collective.run(variant, _ignore)
+        run = collective.run(variant, ignore)
         final, traces = run.traced()
         for layer, trace in enumerate(traces):
             found = errors(trace.y_TH, collective.oracle(layer, trace), precision)
@@ -149,7 +149,7 @@ def agrees(rank: int, precision: Precision, experts: str, receive: Receive, hot:
         finals[variant] = final
         assert torch.equal(final, finals[variant.split_serial()]), variant.label
         if collective.batch_invariant(variant):
-            assert torch.equal(final, local.run(variant, _ignore)()), variant.label
+            assert torch.equal(final, local.run(variant, ignore)()), variant.label
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from no_wait import no_wait
 from plain_schedule import build
-from test_variants import SLOW, _ignore, _target
+from small_target import SLOW, ignore, small_target
 
 from bench.measure.cuda_timer import CudaEventTimer
 from moe_impl.links import LOCAL
@@ -25,13 +25,13 @@ pytestmark = pytest.mark.gpu
 @pytest.mark.parametrize(("precision", "experts"), [("bf16", "torch"), ("nvfp4-w4a16", "triton")])
 @pytest.mark.parametrize("receive", ["worst_case", "exact"])
 def test_threads_give_the_bits_of_the_serial_run(precision: Precision, experts: str, link: Link, receive: str) -> None:
-    target = _target(precision, link, tokens=515)
+    target = small_target(precision, link, tokens=515)
     for split in (2, 3, 4):
         for order in ORDERS:
             threads = Variant(experts, engine="threads", split_factor=split, receive=receive, order=order)  # type: ignore[arg-type]
-            serial = target.run(threads.split_serial(), _ignore)()
+            serial = target.run(threads.split_serial(), ignore)()
             target.poison(threads)
-            run = target.run(threads, _ignore)
+            run = target.run(threads, ignore)
             for _ in range(10):
                 assert torch.equal(run(), serial), threads.label
     assert not [t for t in threading.enumerate() if t.name.startswith("moe-tbo")]
@@ -39,9 +39,9 @@ def test_threads_give_the_bits_of_the_serial_run(precision: Precision, experts: 
 
 def test_threads_hide_communication_as_streams_do_and_never_wait_for_the_device() -> None:
     # large: two threads cost the host some 3 ms an iteration here, much of it before the GPU has anything queued
-    target = _target("bf16", SLOW, tokens=16384)
+    target = small_target("bf16", SLOW, tokens=16384)
     variants = {engine: Variant("torch", engine=engine) for engine in ("serial", "streams", "threads")}  # type: ignore[arg-type]
-    runs = {engine: target.run(variant, _ignore) for engine, variant in variants.items()}
+    runs = {engine: target.run(variant, ignore) for engine, variant in variants.items()}
     for run in runs.values():
         run()
     timer = CudaEventTimer()
@@ -60,7 +60,7 @@ def test_the_callers_stream_is_the_threads_stream_and_stays_the_callers() -> Non
     def body(state: object, layer: int) -> None:
         seen.add(torch.cuda.current_stream().cuda_stream)
 
-    run = Run(schedule, dict.fromkeys(Stage, body), [None, None], OneLane(), _ignore)  # type: ignore[list-item]
+    run = Run(schedule, dict.fromkeys(Stage, body), [None, None], OneLane(), ignore)  # type: ignore[list-item]
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):
         run_threads(run)
@@ -69,8 +69,8 @@ def test_the_callers_stream_is_the_threads_stream_and_stays_the_callers() -> Non
 
 
 def test_running_out_of_memory_in_a_thread_is_told_as_that_and_the_next_run_works() -> None:
-    target = _target("bf16", LOCAL, tokens=256)
-    run = target.run(Variant("torch", engine="threads"), _ignore)
+    target = small_target("bf16", LOCAL, tokens=256)
+    run = target.run(Variant("torch", engine="threads"), ignore)
     expected = run()
 
     def around(position: int, op: Op):  # type: ignore[no-untyped-def]

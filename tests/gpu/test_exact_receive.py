@@ -4,7 +4,7 @@ import time
 
 import pytest
 import torch
-from test_variants import SLOW, _ignore, _target
+from small_target import SLOW, ignore, small_target
 
 from moe_impl import rows
 from moe_impl.counts import CountsOverdueError, PinnedCounts
@@ -53,21 +53,21 @@ def test_counts_that_never_come_end_the_wait() -> None:
 @pytest.mark.parametrize("link", [LOCAL, SLOW], ids=lambda link: link.name)
 @pytest.mark.parametrize(("precision", "experts"), [("bf16", "torch"), ("nvfp4-w4a16", "triton")])
 def test_exact_gives_the_bits_of_worst_case_in_less_memory(precision, experts, link) -> None:  # type: ignore[no-untyped-def]
-    target = _target(precision, link, tokens=1030)
+    target = small_target(precision, link, tokens=1030)
     worst = Variant(experts)
-    expected = target.run(worst, _ignore)()
-    _, before = target.watching_memory(target.run(worst, _ignore))
+    expected = target.run(worst, ignore)()
+    _, before = target.watching_memory(target.run(worst, ignore))
     for split in (1, 2, 4):
         for order in ("yield_before", "yield_after"):
             exact = Variant(experts, split_factor=split, receive="exact", order=order)
             for variant in (exact.unsplit(), exact.split_serial(), exact):
                 target.poison(variant)
-                run = target.run(variant, _ignore)
+                run = target.run(variant, ignore)
                 for _ in range(5):
                     final = run()
                 if target.batch_invariant(variant) or split == 2:
                     assert torch.equal(final, expected), variant.label
-    _, after = target.watching_memory(target.run(Variant(experts, receive="exact"), _ignore))
+    _, after = target.watching_memory(target.run(Variant(experts, receive="exact"), ignore))
     assert before is not None
     assert after is not None
     assert after.activations_bytes < 0.5 * before.activations_bytes

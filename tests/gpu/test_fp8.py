@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from no_wait import no_wait
+from small_target import SLOW, ignore
 from torch import Tensor
 
 from bench.cases import Case
@@ -15,7 +16,7 @@ from moe_impl import fp8
 from moe_impl.experts import fp8_rows
 from moe_impl.experts.fp8_backend import scaled_grouped_mm
 from moe_impl.links import LOCAL
-from moe_impl.options import Link, LinkTime, Variant, Workload
+from moe_impl.options import Link, Variant, Workload
 from moe_impl.payload import PayloadDtype
 from moe_impl.rows import Pairs
 from moe_impl.shapes import ModelShape, Router
@@ -29,7 +30,6 @@ HOPPER = pytest.mark.skipif(
 ROUTER = Router("sigmoid", True, 8, 4, True, 2.5)
 MODEL = ModelShape(2048, 1024, 64, 8, ROUTER, shared_experts=1)
 DEEPSEEK = ModelShape(7168, 2048, 32, 8, ROUTER, shared_experts=1)
-SLOW = Link("paced", 16, (LinkTime("dispatch", 10e-6, 60e9), LinkTime("combine", 10e-6, 60e9)), name="slow")
 H, I, BYTES = 7168, 2048, 7172
 T2O = Variant("torch")
 
@@ -136,10 +136,6 @@ def _target(
     return Targets(torch.device("cuda")).build(Case(workload, link, ()))
 
 
-def _ignore(position: int) -> None:
-    """Progress is a supervisor's affair."""
-
-
 @HOPPER
 @pytest.mark.parametrize("link", [LOCAL, SLOW], ids=lambda link: link.name)
 @pytest.mark.parametrize("dispatch", ["fp8", "bf16"])
@@ -153,7 +149,7 @@ def test_every_variant_agrees_with_the_oracle_and_with_the_serial_run(dispatch: 
         finals = {}
         for variant in (overlapped.unsplit(), overlapped.split_serial(), overlapped):
             target.poison(variant)
-            final, traces = target.run(variant, _ignore).traced()
+            final, traces = target.run(variant, ignore).traced()
             for layer, trace in enumerate(traces):
                 error = errors(trace.y_TH, target.oracle(layer, trace), "fp8")
                 assert error.within(TOLERANCE["fp8"]), (variant.label, layer, error)
@@ -166,7 +162,7 @@ def test_every_variant_agrees_with_the_oracle_and_with_the_serial_run(dispatch: 
 @pytest.mark.parametrize("receive", ["worst_case", "exact"])
 def test_rows_quantized_before_and_after_dispatch_give_the_same_bits(receive: str) -> None:
     variant = Variant("torch", receive=receive)  # type: ignore[arg-type]
-    before, after = (_target(MODEL, dispatch, tokens=300).run(variant, _ignore)() for dispatch in ("fp8", "bf16"))
+    before, after = (_target(MODEL, dispatch, tokens=300).run(variant, ignore)() for dispatch in ("fp8", "bf16"))
     assert torch.equal(before, after)
 
 
@@ -176,7 +172,7 @@ def test_a_layer_of_deepseeks_shape_agrees_with_the_oracle(tokens: int) -> None:
     """With few tokens most experts get none."""
     target = _target(DEEPSEEK, tokens=tokens)
     for variant in (T2O, T2O.unsplit(), replace(T2O, receive="exact")):
-        _, traces = target.run(variant, _ignore).traced()
+        _, traces = target.run(variant, ignore).traced()
         for layer, trace in enumerate(traces):
             error = errors(trace.y_TH, target.oracle(layer, trace), "fp8")
             assert error.within(TOLERANCE["fp8"]), (variant.label, layer, error)
@@ -184,14 +180,14 @@ def test_a_layer_of_deepseeks_shape_agrees_with_the_oracle(tokens: int) -> None:
 
 @HOPPER
 def test_a_hundred_overlapped_runs_give_the_same_bits() -> None:
-    run = _target(MODEL, link=SLOW, tokens=256).run(T2O, _ignore)
+    run = _target(MODEL, link=SLOW, tokens=256).run(T2O, ignore)
     first = run()
     assert all(torch.equal(first, run()) for _ in range(100))
 
 
 @HOPPER
 def test_issuing_never_waits_for_the_device() -> None:
-    run = _target(MODEL, link=SLOW, tokens=256).run(T2O, _ignore)
+    run = _target(MODEL, link=SLOW, tokens=256).run(T2O, ignore)
     run()
     with no_wait():
         run()

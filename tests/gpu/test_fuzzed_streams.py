@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from test_variants import _ignore, _target
+from small_target import ignore, small_target
 
 from moe_impl.links import LOCAL
 from moe_impl.options import Engine, Receive, Variant
@@ -23,13 +23,13 @@ CYCLES = 1_000_000
 @pytest.mark.parametrize("receive", ["worst_case", "exact"])
 @pytest.mark.parametrize("engine", ["streams", "threads"])
 def test_no_delay_changes_the_answer(engine: Engine, receive: Receive) -> None:
-    target = _target("nvfp4-w4a16", LOCAL, tokens=515)
+    target = small_target("nvfp4-w4a16", LOCAL, tokens=515)
     draw = random.Random(f"{engine} {receive}")
     for order in ORDERS:
         variant = Variant("triton", engine=engine, receive=receive, order=order)
-        expected = target.run(variant.split_serial(), _ignore)()
+        expected = target.run(variant.split_serial(), ignore)()
         target.poison(variant)
-        run = target.run(variant, _ignore)
+        run = target.run(variant, ignore)
         for _ in range(RUNS):
             density = {lane: draw.choice((0.0, 0.5, 1.0)) for lane in ("compute", "comm")}
 

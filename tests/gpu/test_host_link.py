@@ -9,7 +9,7 @@ from statistics import median
 import pytest
 import torch
 from no_wait import no_wait
-from test_variants import _ignore, _target
+from small_target import ignore, small_target
 
 from bench.correctness import errors
 from bench.measure.cuda_timer import CudaEventTimer
@@ -179,7 +179,7 @@ def test_both_engines_work_at_once(link, plan: rows.SentRows) -> None:  # type: 
 def test_every_variant_agrees_with_the_oracle_and_with_the_serial_run(
     precision: Precision, experts: str, receive: Receive
 ) -> None:
-    target = _target(precision, HOST_LINK, tokens=1030)
+    target = small_target(precision, HOST_LINK, tokens=1030)
     for split in (2, 4):
         for order in ("yield_after", "yield_before"):
             overlapped = Variant(experts, split_factor=split, receive=receive, order=order)
@@ -187,7 +187,7 @@ def test_every_variant_agrees_with_the_oracle_and_with_the_serial_run(
             for variant in (overlapped.unsplit(), overlapped.split_serial(), overlapped):
                 target.poison(variant)
                 _poison(target._transport)
-                run = target.run(variant, _ignore)
+                run = target.run(variant, ignore)
                 final, traces = run.traced()
                 for layer, trace in enumerate(traces):
                     assert errors(trace.y_TH, target.oracle(layer, trace)).within(1e-2), (variant.label, layer)
@@ -201,14 +201,14 @@ def test_every_variant_agrees_with_the_oracle_and_with_the_serial_run(
 
 @pytest.fixture(scope="module")
 def large() -> Target:
-    return _target("bf16", HOST_LINK, tokens=8192)
+    return small_target("bf16", HOST_LINK, tokens=8192)
 
 
 def test_communication_is_hidden_behind_compute(large: Target) -> None:
     """Comm that takes about as long as compute: the overlapped run must be well under the serial one."""
     overlapped = Variant("torch")
     timer = CudaEventTimer()
-    runs = {variant.role: large.run(variant, _ignore) for variant in (overlapped.split_serial(), overlapped)}
+    runs = {variant.role: large.run(variant, ignore) for variant in (overlapped.split_serial(), overlapped)}
     for run in runs.values():
         run()
     taken_s = {role: median(timer.time_s(run) for _ in range(10)) for role, run in runs.items()}
@@ -218,7 +218,7 @@ def test_communication_is_hidden_behind_compute(large: Target) -> None:
 
 def test_no_variant_under_worst_case_waits_for_the_device_while_it_is_issued(large: Target) -> None:
     for variant in (Variant("torch").unsplit(), Variant("torch").split_serial(), Variant("torch", split_factor=4)):
-        run = large.run(variant, _ignore)
+        run = large.run(variant, ignore)
         run()
         with _never_waiting():
             run()

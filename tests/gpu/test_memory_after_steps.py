@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_variants import _ignore, _target
+from small_target import ignore, small_target
 
 from bench.measure.retention import retained_sites
 from moe_impl.links import LOCAL
@@ -14,9 +14,9 @@ pytestmark = pytest.mark.gpu
 
 
 def test_bytes_retained_after_a_thousand_steps_equal_those_after_ten() -> None:
-    target = _target("nvfp4-w4a16", LOCAL, tokens=128)
+    target = small_target("nvfp4-w4a16", LOCAL, tokens=128)
     for variant in (Variant("triton"), Variant("triton", receive="exact")):
-        run = target.run(variant, _ignore)
+        run = target.run(variant, ignore)
         allocated = {}
         for steps in range(1, 1001):
             run()
@@ -27,8 +27,8 @@ def test_bytes_retained_after_a_thousand_steps_equal_those_after_ten() -> None:
 
 
 def test_a_dict_that_pins_tensors_like_fastdeploys_global_values_is_caught_by_site() -> None:
-    target = _target("bf16", LOCAL, tokens=512)
-    run = target.run(Variant("torch"), _ignore)
+    target = small_target("bf16", LOCAL, tokens=512)
+    run = target.run(Variant("torch"), ignore)
     run()
     assert sum(retained_sites(run).values()) == 0
     global_values: dict[int, dict[str, torch.Tensor]] = {}

@@ -4,21 +4,18 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from small_target import ignore, small_target
 from torch import Tensor
 
-from bench.cases import Case
-from bench.targets import Target, Targets
 from moe_impl.carve_out import leaving_free
 from moe_impl.nvfp4 import NvFp4Tensor
-from moe_impl.options import CommPriority, Link, LinkTime, Precision, Variant, Workload, default_experts
-from moe_impl.shapes import ModelShape, Router
+from moe_impl.options import CommPriority, Link, LinkTime, Precision, Variant, default_experts
 
 pytestmark = pytest.mark.gpu
 
 FREE, EXPERTS, PAIRS, N, K = 20, 8, 32_768, 4096, 4096
 LOADS = (1000, 20)
 """Pairs an expert that the tile is chosen for: x copied by TMA, and row by row."""
-MODEL = ModelShape(2048, 1024, 64, 8, Router("sigmoid", True, 8, 4, True, 2.5))
 SLOW = Link("paced", FREE, (LinkTime("dispatch", 10e-6, 60e9), LinkTime("combine", 10e-6, 60e9)), name="slow")
 
 
@@ -154,27 +151,18 @@ def test_torchs_grouped_matmul_leaves_them_free_too(gemm: Gemm) -> None:
     assert torch.equal(found, plain)
 
 
-def _ignore(position: int) -> None:
-    """Progress is a supervisor's affair."""
-
-
-def _target(precision: Precision) -> Target:
-    workload = Workload(MODEL, ep_size=8, layers=2, tokens=515, precision=precision)
-    return Targets(torch.device("cuda")).build(Case(workload, SLOW, ()))
-
-
 @pytest.mark.parametrize("precision", ["bf16", "nvfp4-w4a16", "nvfp4"])
 @pytest.mark.parametrize("priority", ["high", "default"])
 def test_neither_the_reservation_nor_the_priority_changes_a_bit_of_whole_layers(
     precision: Precision, priority: CommPriority
 ) -> None:
-    target = _target(precision)
+    target = small_target(precision, SLOW, tokens=515)
     plain = Variant(default_experts(precision))
-    expected = target.run(plain, _ignore)().clone()
+    expected = target.run(plain, ignore)().clone()
     reserved = replace(plain, reserve_sms=FREE, comm_priority=priority)
     for variant in (reserved.split_serial(), reserved):
         target.poison(variant)
-        assert torch.equal(target.run(variant, _ignore)(), expected), variant.label
+        assert torch.equal(target.run(variant, ignore)(), expected), variant.label
 
 
 def test_a_captured_gemm_leaves_them_free_at_every_replay(gemm: Gemm) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from no_wait import no_wait
-from test_variants import MODEL, SLOW, _ignore
+from small_target import MODEL, SLOW, ignore
 
 from bench.cases import Case
 from bench.correctness import TOLERANCE, errors
@@ -68,7 +68,7 @@ def test_every_variant_agrees_with_the_oracle_and_with_the_others(
         finals = {}
         for variant in (overlapped.unsplit(), overlapped.split_serial(), overlapped):
             target.poison(variant)
-            run = target.run(variant, _ignore)
+            run = target.run(variant, ignore)
             final, traces = run.traced()
             for layer, trace in enumerate(traces):
                 assert errors(trace.y_TH, target.oracle(layer, trace)).within(TOLERANCE[precision]), variant.label
@@ -83,13 +83,13 @@ def test_room_at_each_expert_is_enough_for_the_hottest() -> None:
     target = _target(SkewedRouting("hotspot", 1), "nvfp4", LOCAL)
     apart = Variant("triton", worst_case_layout="per_expert", max_tokens_per_rank=1024)
     target.poison(apart)
-    assert torch.equal(target.run(apart, _ignore)(), target.run(Variant("triton").unsplit(), _ignore)())
+    assert torch.equal(target.run(apart, ignore)(), target.run(Variant("triton").unsplit(), ignore)())
     traffic = target.traffic()
     assert traffic.busiest_expert_pairs >= 8 * 515, "every peer's every token brings the hot expert's rank a pair"
 
 
 def test_issuing_never_waits_for_the_host() -> None:
-    run = _target(ROUTINGS[0], "nvfp4", LOCAL).run(Variant("triton"), _ignore)
+    run = _target(ROUTINGS[0], "nvfp4", LOCAL).run(Variant("triton"), ignore)
     run()
     with no_wait():
         run()

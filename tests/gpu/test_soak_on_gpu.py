@@ -6,8 +6,8 @@
 import effort
 import pytest
 import torch
+from small_target import MODEL
 from soaking import EVERY_ENGINE, soak, soak_variant
-from test_variants import MODEL
 
 from bench.cases import Case
 from bench.targets import Target, Targets

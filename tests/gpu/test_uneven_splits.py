@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_variants import SLOW, _ignore, _target
+from small_target import SLOW, ignore, small_target
 
 from bench.correctness import errors
 from moe_impl.links import LOCAL
@@ -25,13 +25,13 @@ EMPTY_LAST = SplitPolicy("ratio", 0.999)
 def test_an_empty_micro_batch_gives_the_unsplit_bits(
     precision: Precision, experts: str, link: Link, receive: Receive, engine: str
 ) -> None:
-    target = _target(precision, link, tokens=67)
+    target = small_target(precision, link, tokens=67)
     for split in (EMPTY_FIRST, EMPTY_LAST):
         overlapped = Variant(experts, engine=engine, receive=receive, split=split)  # type: ignore[arg-type]
         finals = {}
         for variant in (overlapped.unsplit(), overlapped.split_serial(), overlapped):
             target.poison(variant)
-            run = target.run(variant, _ignore)
+            run = target.run(variant, ignore)
             final, traces = run.traced()
             for layer, trace in enumerate(traces):
                 assert errors(trace.y_TH, target.oracle(layer, trace)).within(1e-2), (variant.label, layer)
@@ -46,19 +46,19 @@ def test_an_empty_micro_batch_gives_the_unsplit_bits(
 @pytest.mark.parametrize(("precision", "experts"), [("bf16", "torch"), ("nvfp4-w4a16", "triton")])
 def test_fewer_tokens_than_micro_batches_agree_with_the_oracle(precision: Precision, experts: str) -> None:
     for tokens in (1, 2, 3):
-        target = _target(precision, SLOW, tokens)
+        target = small_target(precision, SLOW, tokens)
         for receive in ("worst_case", "exact"):
             overlapped = Variant(experts, split_factor=4, receive=receive)  # type: ignore[arg-type]
-            serial = target.run(overlapped.split_serial(), _ignore)()
-            final, traces = target.run(overlapped, _ignore).traced()
+            serial = target.run(overlapped.split_serial(), ignore)()
+            final, traces = target.run(overlapped, ignore).traced()
             for layer, trace in enumerate(traces):
                 assert errors(trace.y_TH, target.oracle(layer, trace)).relative <= 1e-2
             assert torch.equal(final, serial)
 
 
 def test_a_balanced_split_of_the_true_routing_agrees_and_is_balanced() -> None:
-    target = _target("bf16", SLOW, tokens=515)
-    run = target.run(Variant("torch", split_factor=4, split=SplitPolicy("balanced")), _ignore)
+    target = small_target("bf16", SLOW, tokens=515)
+    run = target.run(Variant("torch", split_factor=4, split=SplitPolicy("balanced")), ignore)
     loads: list[int] = [0] * 4
     route = run._stages.bodies[Stage.ROUTE]
 
@@ -75,6 +75,6 @@ def test_a_balanced_split_of_the_true_routing_agrees_and_is_balanced() -> None:
 
 
 def test_below_min_tokens_the_unsplit_run_is_what_runs() -> None:
-    target = _target("bf16", LOCAL, tokens=128)
+    target = small_target("bf16", LOCAL, tokens=128)
     variant = Variant("torch", split=SplitPolicy(min_tokens=129))
-    assert torch.equal(target.run(variant, _ignore)(), target.run(variant.unsplit(), _ignore)())
+    assert torch.equal(target.run(variant, ignore)(), target.run(variant.unsplit(), ignore)())

@@ -5,29 +5,15 @@ from statistics import median
 import pytest
 import torch
 from no_wait import no_wait
+from small_target import MODEL, SLOW, ignore, small_target
 
-from bench.cases import Case
 from bench.correctness import errors
 from bench.measure.cuda_timer import CudaEventTimer
-from bench.targets import Target, Targets
 from moe_impl.links import LOCAL
-from moe_impl.options import Link, LinkTime, Precision, Variant, Workload, default_experts
+from moe_impl.options import Link, Precision, Variant, default_experts
 from moe_impl.overlap.schedule import ORDERS
-from moe_impl.shapes import ModelShape, Router
 
 pytestmark = pytest.mark.gpu
-
-MODEL = ModelShape(2048, 1024, 64, 8, Router("sigmoid", True, 8, 4, True, 2.5))
-SLOW = Link("paced", 16, (LinkTime("dispatch", 10e-6, 60e9), LinkTime("combine", 10e-6, 60e9)), name="slow")
-
-
-def _target(precision: Precision, link: Link, tokens: int) -> Target:
-    workload = Workload(MODEL, ep_size=8, layers=2, tokens=tokens, precision=precision)
-    return Targets(torch.device("cuda")).build(Case(workload, link, ()))
-
-
-def _ignore(position: int) -> None:
-    """Progress is a supervisor's affair."""
 
 
 @pytest.mark.parametrize("link", [LOCAL, SLOW], ids=lambda link: link.name)
@@ -37,14 +23,14 @@ def _ignore(position: int) -> None:
 def test_every_variant_agrees_with_the_oracle_and_with_the_serial_run(
     precision: Precision, experts: str, link: Link
 ) -> None:
-    target = _target(precision, link, tokens=515)
+    target = small_target(precision, link, tokens=515)
     for split in (2, 4):
         for order in ORDERS:
             overlapped = Variant(experts, split_factor=split, order=order)
             finals = {}
             for variant in (overlapped.unsplit(), overlapped.split_serial(), overlapped):
                 target.poison(variant)
-                final, traces = target.run(variant, _ignore).traced()
+                final, traces = target.run(variant, ignore).traced()
                 for layer, trace in enumerate(traces):
                     assert errors(trace.y_TH, target.oracle(layer, trace)).within(1e-2), (variant.label, layer)
                 finals[variant.role] = final
@@ -54,18 +40,18 @@ def test_every_variant_agrees_with_the_oracle_and_with_the_serial_run(
 
 
 def test_a_hundred_overlapped_runs_give_the_same_bits() -> None:
-    target = _target("nvfp4-w4a16", SLOW, tokens=256)
-    run = target.run(Variant("triton"), _ignore)
+    target = small_target("nvfp4-w4a16", SLOW, tokens=256)
+    run = target.run(Variant("triton"), ignore)
     first = run()
     assert all(torch.equal(first, run()) for _ in range(100))
 
 
 def test_communication_is_hidden_behind_compute_and_issuing_never_waits() -> None:
     """Comm that takes about as long as compute: the overlapped run must be well under the serial one."""
-    target = _target("bf16", SLOW, tokens=8192)
+    target = small_target("bf16", SLOW, tokens=8192)
     overlapped = Variant(default_experts("bf16"))
     timer = CudaEventTimer()
-    runs = {variant.role: target.run(variant, _ignore) for variant in (overlapped.split_serial(), overlapped)}
+    runs = {variant.role: target.run(variant, ignore) for variant in (overlapped.split_serial(), overlapped)}
     for run in runs.values():
         run()
     taken_s = {role: median(timer.time_s(run) for _ in range(10)) for role, run in runs.items()}
@@ -75,11 +61,11 @@ def test_communication_is_hidden_behind_compute_and_issuing_never_waits() -> Non
 
 
 def test_nothing_is_retained_after_a_run_and_a_split_needs_less_memory() -> None:
-    target = _target("bf16", LOCAL, tokens=2048)
+    target = small_target("bf16", LOCAL, tokens=2048)
     overlapped = Variant("torch")
     peaks = {}
     for variant in (overlapped.unsplit(), overlapped):
-        run = target.run(variant, _ignore)
+        run = target.run(variant, ignore)
         run()
         _, memory = target.watching_memory(run)
         assert memory is not None

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from no_wait import no_wait
+from small_target import SLOW, ignore
 from torch import Tensor
 
 from bench.cases import Case
@@ -12,7 +13,7 @@ from bench.correctness import TOLERANCE, errors
 from bench.targets import Target, Targets
 from moe_impl.experts import nvfp4_rows
 from moe_impl.links import LOCAL
-from moe_impl.options import Link, LinkTime, Precision, Variant, Workload
+from moe_impl.options import Link, Precision, Variant, Workload
 from moe_impl.payload import PayloadDtype
 from moe_impl.rows import Pairs
 from moe_impl.shapes import ModelShape, Router
@@ -21,7 +22,6 @@ pytestmark = pytest.mark.gpu
 
 MODEL = ModelShape(2048, 1024, 64, 8, Router("sigmoid", True, 8, 4, True, 2.5), shared_experts=1)
 DEEPSEEK = ModelShape(7168, 2048, 32, 8, Router("sigmoid", True, 8, 4, True, 2.5), shared_experts=1)
-SLOW = Link("paced", 16, (LinkTime("dispatch", 10e-6, 60e9), LinkTime("combine", 10e-6, 60e9)), name="slow")
 H, I, BYTES = 7168, 2048, 4032
 
 
@@ -96,10 +96,6 @@ def _target(
     return Targets(torch.device("cuda")).build(Case(workload, link, ()))
 
 
-def _ignore(position: int) -> None:
-    """Progress is a supervisor's affair."""
-
-
 @pytest.mark.parametrize("link", [LOCAL, SLOW], ids=lambda link: link.name)
 @pytest.mark.parametrize("experts", ["torch", "triton"])
 @pytest.mark.parametrize("dispatch", ["nvfp4", "bf16"])
@@ -116,7 +112,7 @@ def test_every_variant_agrees_with_the_oracle_and_with_the_serial_run(
         finals = {}
         for variant in (overlapped.unsplit(), overlapped.split_serial(), overlapped):
             target.poison(variant)
-            final, traces = target.run(variant, _ignore).traced()
+            final, traces = target.run(variant, ignore).traced()
             for layer, trace in enumerate(traces):
                 error = errors(trace.y_TH, target.oracle(layer, trace), "nvfp4")
                 assert error.within(TOLERANCE["nvfp4"]), (variant.label, layer, error)
@@ -131,7 +127,7 @@ def test_every_variant_agrees_with_the_oracle_and_with_the_serial_run(
 @pytest.mark.parametrize("experts", ["torch", "triton"])
 def test_rows_quantized_before_and_after_dispatch_give_the_same_bits(experts: str) -> None:
     before, after = (
-        _target(MODEL, dispatch, LOCAL, 300).run(Variant(experts), _ignore)() for dispatch in ("nvfp4", "bf16")
+        _target(MODEL, dispatch, LOCAL, 300).run(Variant(experts), ignore)() for dispatch in ("nvfp4", "bf16")
     )
     assert torch.equal(before, after)
 
@@ -139,7 +135,7 @@ def test_rows_quantized_before_and_after_dispatch_give_the_same_bits(experts: st
 def test_a_layer_of_deepseeks_shape_agrees_with_the_oracle() -> None:
     target = _target(DEEPSEEK, "nvfp4", LOCAL, tokens=700)
     for experts in ("torch", "triton"):
-        _, traces = target.run(Variant(experts), _ignore).traced()
+        _, traces = target.run(Variant(experts), ignore).traced()
         for layer, trace in enumerate(traces):
             error = errors(trace.y_TH, target.oracle(layer, trace), "nvfp4")
             assert error.within(TOLERANCE["nvfp4"]), (experts, layer, error)
@@ -149,14 +145,14 @@ def test_a_layer_of_deepseeks_shape_agrees_with_the_oracle() -> None:
 def test_room_for_every_expert_gives_the_packed_layouts_bits() -> None:
     target = _target(MODEL, "nvfp4", LOCAL, tokens=200)
     packed, roomy = (
-        target.run(replace(Variant("triton"), worst_case_layout=layout), _ignore)()
+        target.run(replace(Variant("triton"), worst_case_layout=layout), ignore)()
         for layout in ("packed", "per_expert")
     )
     assert torch.equal(packed, roomy)
 
 
 def test_a_hundred_overlapped_runs_give_the_same_bits() -> None:
-    run = _target(MODEL, "nvfp4", SLOW, tokens=256).run(Variant("triton"), _ignore)
+    run = _target(MODEL, "nvfp4", SLOW, tokens=256).run(Variant("triton"), ignore)
     first = run()
     assert all(torch.equal(first, run()) for _ in range(100))
 
@@ -164,7 +160,7 @@ def test_a_hundred_overlapped_runs_give_the_same_bits() -> None:
 def test_issuing_never_waits_for_the_device() -> None:
     target = _target(MODEL, "nvfp4", SLOW, tokens=256)
     for experts in ("torch", "triton"):
-        run = target.run(Variant(experts), _ignore)
+        run = target.run(Variant(experts), ignore)
         run()
         with no_wait():
             run()

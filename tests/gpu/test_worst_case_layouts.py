@@ -5,15 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 from no_wait import no_wait
-from test_variants import SLOW, _ignore
+from small_target import SLOW, ignore, small_target
 
-from bench.cases import Case
 from bench.correctness import TOLERANCE, errors
-from bench.targets import Target, Targets
 from moe_impl import costs, rows
 from moe_impl.links import LOCAL
 from moe_impl.nvfp4 import NvFp4Tensor
-from moe_impl.options import Link, Precision, SplitPolicy, Variant, Workload
+from moe_impl.options import Link, Precision, SplitPolicy, Variant
 from moe_impl.shapes import ModelShape, Router
 
 pytestmark = pytest.mark.gpu
@@ -24,20 +22,15 @@ PACKED = Variant("triton")
 APART = replace(PACKED, worst_case_layout="per_expert")
 
 
-def _target(tokens: int, precision: Precision = "nvfp4-w4a16", link: Link = LOCAL) -> Target:
-    workload = Workload(MODEL, ep_size=8, layers=2, tokens=tokens, precision=precision)
-    return Targets(torch.device("cuda")).build(Case(workload, link, ()))
-
-
 @pytest.mark.parametrize("link", [LOCAL, SLOW], ids=lambda link: link.name)
 @pytest.mark.parametrize("precision", ["nvfp4-w4a16", "nvfp4"])
 def test_both_layouts_and_any_room_give_the_bits_of_the_unsplit_run(precision: Precision, link: Link) -> None:
-    target = _target(515, precision, link)
-    expected = target.run(PACKED.unsplit(), _ignore)()
+    target = small_target(precision, link, 515, MODEL)
+    expected = target.run(PACKED.unsplit(), ignore)()
     for variant in (APART, replace(APART, max_tokens_per_rank=1024), replace(PACKED, max_tokens_per_rank=1024)):
         for run_as in (variant.unsplit(), variant.split_serial(), variant, replace(variant, engine="threads")):
             target.poison(run_as)
-            run = target.run(run_as, _ignore)
+            run = target.run(run_as, ignore)
             final, traces = run.traced()
             assert torch.equal(final, expected), run_as.label
             assert all(torch.equal(run(), expected) for _ in range(5)), run_as.label
@@ -47,15 +40,15 @@ def test_both_layouts_and_any_room_give_the_bits_of_the_unsplit_run(precision: P
 
 def test_micro_batches_without_tokens_have_room_and_change_nothing() -> None:
     for tokens, split in ((67, SplitPolicy("ratio", 0.001)), (67, SplitPolicy("ratio", 0.999)), (1, SplitPolicy())):
-        target = _target(tokens)
-        expected = target.run(PACKED.unsplit(), _ignore)()
+        target = small_target("nvfp4-w4a16", LOCAL, tokens, MODEL)
+        expected = target.run(PACKED.unsplit(), ignore)()
         roomy = replace(APART, split=split, max_tokens_per_rank=128)
         target.poison(roomy)
-        assert torch.equal(target.run(roomy, _ignore)(), expected)
+        assert torch.equal(target.run(roomy, ignore)(), expected)
 
 
 def test_issuing_never_waits_for_the_counts() -> None:
-    run = _target(512).run(replace(APART, max_tokens_per_rank=1024), _ignore)
+    run = small_target("nvfp4-w4a16", LOCAL, 512, MODEL).run(replace(APART, max_tokens_per_rank=1024), ignore)
     run()
     with no_wait():
         run()
@@ -63,11 +56,11 @@ def test_issuing_never_waits_for_the_counts() -> None:
 
 def test_activations_are_as_large_as_the_plan_says() -> None:
     """Room for the largest batch, and for all rows at each expert, each double it; a split in 2 halves it."""
-    target = _target(2048)
+    target = small_target("nvfp4-w4a16", LOCAL, 2048, MODEL)
     grown = {}
     for asked in (PACKED, APART, replace(PACKED, max_tokens_per_rank=4096), replace(APART, max_tokens_per_rank=4096)):
         for variant in (asked.unsplit(), asked):
-            run = target.run(variant, _ignore)
+            run = target.run(variant, ignore)
             run()
             _, memory = target.watching_memory(run)
             assert memory is not None

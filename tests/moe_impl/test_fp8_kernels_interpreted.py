@@ -3,6 +3,7 @@
 import interpreted
 import pytest
 import torch
+from drawn import normal
 from torch import Tensor
 
 from moe_impl import fp8, rows
@@ -20,10 +21,6 @@ pytestmark = [
 
 H, BYTES = 96, 100
 """Values of a row, and its bytes with the scale: padded to 128 in the kernel and to 112 in memory."""
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def hard_rows() -> Tensor:

@@ -7,6 +7,8 @@ import interpreted
 import pytest
 import torch
 import torch.nn.functional as F
+from decoded import dense
+from drawn import normal
 from small_layer import CPU, LOCAL, PACED, Built, workload
 from torch import Tensor
 
@@ -28,10 +30,6 @@ T2O = Variant("torch")
 
 def fp8(dispatch: PayloadDtype = "fp8", **more: Any) -> Workload:
     return replace(workload("fp8", **more), dispatch_dtype=dispatch)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def test_the_oracle_multiplies_what_codes_and_scales_stand_for() -> None:
@@ -57,7 +55,7 @@ def test_the_backend_on_a_cpu_multiplies_first_and_scales_then() -> None:
     found = scaled_grouped_mm(codes, scale_P, weights, ends)
     exact = torch.cat(
         [
-            (codes[span].double() * scale_P[span, None].double()) @ weights.dequantized(expert).double().t()
+            (codes[span].double() * scale_P[span, None].double()) @ dense(weights)[expert].double().t()
             for expert, span in ((0, slice(0, 4)), (2, slice(4, 9)))
         ]
     )
@@ -95,9 +93,6 @@ def test_shared_experts_are_quantized_too(shared_experts: int) -> None:
 def of_dense_weights(built: Built, at: int, x_TH: Tensor) -> Tensor:
     """The same layer with the same weights, dequantized, and activations left alone."""
     weights, inputs, model = built.weights[at], built.inputs, built.work.model
-
-    def dense(quantized: Any) -> Tensor:
-        return torch.stack([quantized.dequantized(expert) for expert in range(len(quantized.codes))])
 
     shared = None
     if weights.shared is not None:
@@ -156,10 +151,9 @@ def test_an_empty_micro_batch_passes(receive: Receive) -> None:
 
 
 def test_weights_are_the_bf16_ones_rounded() -> None:
-    rounded, dense = (draw_layer(workload(precision), 1, CPU) for precision in ("fp8", "bf16"))
+    rounded, plain = (draw_layer(workload(precision), 1, CPU) for precision in ("fp8", "bf16"))
     for name in ("w13", "w2"):
-        expected, found = getattr(dense, name).float(), getattr(rounded, name)
-        found = torch.stack([found.dequantized(expert) for expert in range(2)])
+        expected, found = getattr(plain, name).float(), dense(getattr(rounded, name))
         assert 0.015 < (found - expected).norm() / expected.norm() < 0.04
 
 

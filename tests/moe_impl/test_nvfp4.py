@@ -1,5 +1,6 @@
 import pytest
 import torch
+from decoded import unblocked
 from golden_file import META, e4m3, floats, quant_input, tensor
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,6 @@ from moe_impl.nvfp4 import (
     swizzle,
     tensor_scale,
     unpack,
-    unswizzle,
 )
 
 NAN_BYTE = 0x7F
@@ -139,16 +139,11 @@ def test_swizzle_gives_the_golden_bytes(case: str) -> None:
 
 
 @given(st.integers(1, 3), st.integers(1, 300), st.integers(1, 11))
-def test_unswizzle_inverts_swizzle_expert_by_expert(experts: int, rows: int, cols: int) -> None:
+def test_swizzle_puts_each_scale_where_it_lies_expert_by_expert(experts: int, rows: int, cols: int) -> None:
     scales = torch.randint(0, 255, (experts, rows, cols), dtype=torch.uint8)
     blocked = swizzle(scales)
-    assert torch.equal(unswizzle(blocked, rows, cols), scales)
+    assert torch.equal(unblocked(blocked, rows, cols), scales)
     assert torch.equal(blocked[-1], swizzle(scales[-1]))
-
-
-def test_unswizzle_refuses_the_wrong_number_of_bytes() -> None:
-    with pytest.raises(ValueError, match="512 blocked scales do not hold 129 x 4"):
-        unswizzle(torch.zeros(512, dtype=torch.uint8), 129, 4)
 
 
 def test_from_dense_quantizes_each_expert_by_its_own_scale() -> None:
@@ -159,7 +154,8 @@ def test_from_dense_quantizes_each_expert_by_its_own_scale() -> None:
         scale = tensor_scale(values[expert])
         packed, scales = quantize(values[expert], scale)
         assert torch.equal(weights.packed[expert], packed)
-        assert torch.equal(weights.dequantized(expert), dequantize(packed, scales, scale))
+        assert torch.equal(weights.scales[expert].view(torch.uint8), scales.view(torch.uint8))
+        assert weights.global_scale[expert] == scale
 
 
 def test_from_dense_refuses_a_single_matrix() -> None:

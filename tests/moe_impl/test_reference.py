@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from decoded import dense
 from golden_file import META, e4m3, floats, tensor
 from torch import Tensor
 
@@ -95,8 +96,7 @@ def test_ids_rotated_by_whole_ranks_give_the_same_outputs() -> None:
 def test_nvfp4_weights_compute_as_their_dequantised_values_do() -> None:
     x, w13, w2, ids, _ = draw()
     packed13, packed2 = NvFp4Tensor.from_dense(w13), NvFp4Tensor.from_dense(w2)
-    dense13 = torch.stack([packed13.dequantized(expert) for expert in range(LOCAL)])
-    dense2 = torch.stack([packed2.dequantized(expert) for expert in range(LOCAL)])
+    dense13, dense2 = dense(packed13), dense(packed2)
     for dtype in (torch.float32, torch.float64):
         found = expert_outputs(x, ids, packed13, packed2, compute_dtype=dtype)
         assert relative_error(found, expert_outputs(x, ids, dense13, dense2, compute_dtype=dtype)) < 1e-6

@@ -5,8 +5,8 @@ from typing import get_args
 import interpreted
 import pytest
 import torch
+from drawn import normal
 from interpreted import bf16_steps_apart
-from torch import Tensor
 
 from moe_impl import rows
 from moe_impl.experts.torch_backend import silu_mul_plain
@@ -17,10 +17,6 @@ from moe_impl.shapes import Router
 pytestmark = [interpreted.WHERE, pytest.mark.usefixtures("uninitialised_memory_is_nan")]
 
 GROUPED = Router("sigmoid", selection_bias=True, num_groups=4, top_groups=2, scaling_factor=2.5)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def planned(tokens: int, experts: int, top_k: int, ranks: int) -> rows.SentRows:

@@ -7,11 +7,12 @@ operands, as it does on a GPU without FP4 tensor cores; what the compiler makes 
 import interpreted
 import pytest
 import torch
+from decoded import unblocked
 from interpreted import bf16_steps_apart
 from torch import Tensor
 
 from moe_impl.experts import nvfp4_rows
-from moe_impl.nvfp4 import NvFp4Tensor, decode_bf16, pack, unswizzle
+from moe_impl.nvfp4 import NvFp4Tensor, decode_bf16, pack
 from moe_impl.payload import stored_row_bytes
 
 pytestmark = [interpreted.WHERE, pytest.mark.usefixtures("uninitialised_memory_is_nan")]
@@ -169,7 +170,7 @@ def test_scales_lie_in_the_blocked_layout_and_codes_as_they_came() -> None:
     made = blocked(weights)
     assert made.codes is weights.packed
     assert made.scales.shape == (5, 256 * 12)
-    assert torch.equal(unswizzle(made.scales, 200, 12), weights.scales.view(torch.uint8))
+    assert torch.equal(unblocked(made.scales, 200, 12), weights.scales.view(torch.uint8))
 
 
 def test_wrong_shapes_are_refused() -> None:

@@ -3,6 +3,7 @@
 import interpreted
 import pytest
 import torch
+from drawn import normal
 from interpreted import bf16_steps_apart
 from torch import Tensor
 
@@ -22,10 +23,6 @@ pytestmark = [
 H, BYTES = 96, 54
 """Values of a row, and its code and scale bytes: 6 blocks, padded to 8 in the kernel and to 64 bytes in memory."""
 SCALES = (1.0, 0.01, 7.3e-4, 3.0e5, 2.0**-20)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def hard_rows() -> Tensor:

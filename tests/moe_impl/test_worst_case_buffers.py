@@ -10,6 +10,7 @@ from typing import get_args
 import interpreted
 import pytest
 import torch
+from drawn import normal
 from small_layer import ROUTER, Built, workload
 from torch import Tensor
 
@@ -116,10 +117,6 @@ def spread(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     for here, there in zip(spans(packed, None), spans(apart, ROOM), strict=True):
         room[there] = values[here]
     return packed, apart, room
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @interpreted.WHERE

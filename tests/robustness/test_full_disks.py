@@ -15,9 +15,9 @@ from synthetic import CPU
 from bench import cli
 from bench.commands import sweep as sweep_command
 from bench.errors import Exit
-from bench.measure.settings import MeasureSettings
 from bench.run_folder import RunFolder
 from bench.running import run_writer, supervisor
+from bench.settings import MeasureSettings
 
 TESTS = Path(__file__).parents[1]
 ROOT = Path(run_writer.__file__).parents[2]

@@ -9,12 +9,12 @@ from small_sweep import FAKE_WORKER, Script, small_case
 from synthetic import CPU
 
 from bench.cases import Case
-from bench.measure.settings import MeasureSettings
 from bench.results import Status, Trial
 from bench.running import resume, run_writer
 from bench.running.failures import failures
 from bench.running.giving_up import GIVEN_UP, GivingUp
 from bench.running.supervisor import Sweep, supervise
+from bench.settings import MeasureSettings
 
 OK, ERROR, OOM, SKIPPED = Status.OK, Status.ERROR, Status.OOM, Status.SKIPPED
 
