@@ -27,8 +27,11 @@ $(READY): pyproject.toml constraints.txt constraints-cpu-triton.txt tools/setup_
 sweep: $(READY) ## run CONFIG (default configs/smoke.yaml) on what this machine has, and report
 	$(VENV)/bench sweep $(CONFIG)
 
+# A file's tests stay in one process. One thread each: torch's and numpy's own would fight over the cores.
+IN_PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=loadfile
+
 test: $(READY) ## all tests that need no GPU, with coverage
-	$(VENV)/python -m pytest --cov --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 $(VENV)/python -m pytest --cov --cov-report=term:skip-covered $(IN_PARALLEL)
 
 test-gpu: $(GPU_NEEDS) ## the tests that need a GPU; PYTHON=python3 runs them uninstalled
 	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(GPU_PYTHON) -m pytest -m gpu tests/gpu
