@@ -23,7 +23,7 @@ from bench.measure.stages import PERTURBED_BEYOND, stage_times
 from bench.pass_context import CaseFailureError, PassContext
 from bench.results import PERTURBED, ExpertsChoice, Measurement, Status, Trial
 from bench.running.messages import JobCase, Phase, Step
-from bench.spent import Spent
+from bench.spent import TIMING, Spent
 from bench.targets import Target
 from bench.telemetry import GpuState
 from moe_impl import support
@@ -101,10 +101,8 @@ class CaseRun:
                     self._check(target, variant, self.context.progress.of(index))
                     if self.context.settings.aa and variant.role == "T1":
                         self._build_again(target, variant, self.context.progress.of(index))
-            measuring_s = time.perf_counter()
             self._measure()
             self._repeat_if_doubtful()
-            measured_s = time.perf_counter() - measuring_s
             for variant in self.case.variants:
                 if variant_id(variant) in self.checked:
                     self._begin("stages", variant)
@@ -114,7 +112,7 @@ class CaseRun:
             self.context.peers.align()  # a rank that fails must find the others in the same case
         except Exception as error:  # whatever it is, the supervisor must learn where it happened
             raise CaseFailureError(self.phase, self.current) from error
-        elapsed_s = time.perf_counter() - started_s
+        elapsed_s, spent_s = time.perf_counter() - started_s, self.spent.so_far()
         return Trial(
             workload=self.case.workload,
             link=self.case.link,
@@ -124,8 +122,8 @@ class CaseRun:
             timer=self.context.timer.name,
             started_at=started_at,
             elapsed_s=elapsed_s,
-            overhead_s=elapsed_s - measured_s,
-            spent_s=self.spent.so_far(),
+            overhead_s=elapsed_s - sum(spent_s.get(activity, 0.0) for activity in TIMING),
+            spent_s=spent_s,
             traffic=traffic,
             off_again=tuple(again.measurement for again in self.off_again.values()),
             telemetry=tuple(self.telemetry),

@@ -190,7 +190,7 @@ class Trial:
     """UTC, ISO 8601."""
     elapsed_s: float
     overhead_s: float
-    """Part of it that was not timing: build, check, warm-up, stage pass."""
+    """Part of it that was no timing, nor its warm-up: build, check, stage pass."""
     traffic: Traffic | None = None
     off_again: tuple[Measurement, ...] = ()
     """Each timed T1 once more, under ``measure: {aa: true}``: no variant of the case, so only A/A reads it. Its check

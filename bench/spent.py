@@ -25,6 +25,10 @@ Activity = Literal[
 ``oracle``: with the other checks of that run's outputs. ``measure``: the timing itself."""
 
 
+TIMING: tuple[Activity, ...] = ("warm-up", "measure")
+"""What a Trial is for; all else of it is overhead."""
+
+
 class Spent:
     """A stopwatch that always runs for one activity."""
 

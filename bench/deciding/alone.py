@@ -37,7 +37,7 @@ def alone(trials: Sequence[Trial]) -> tuple[Alone, ...]:
                 series = series_of(workload, link, variant)
                 times_s.setdefault(series, {})[workload.tokens] = median(join.samples_s(timed))
                 labels.setdefault(series, {}).update(dict.fromkeys(label for m in timed for label in m.labels))
-                doubts = tuple(dict.fromkeys(flag for m in timed for flag in m.flags))
+                doubts = join.distinct(m.flags for m in timed)
                 flags.setdefault(series, {})[workload.tokens] = doubts
     timers = tuple(dict.fromkeys(trial.timer for trial in trials))
     return tuple(

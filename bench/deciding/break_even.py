@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from bench.deciding.compare import NOISE_ALONE, Comparison, Verdict
-from bench.deciding.join import Series, series_of
+from bench.deciding.join import Series, distinct, series_of
 
 FAR_APART = 2
 """Ratio of token counts beyond which nobody knows how the speed-up runs between them."""
@@ -107,7 +107,7 @@ def _interpolable(row: Comparison) -> bool:
 
 def _answer(series: Series, rows: Sequence[Comparison]) -> BreakEven:
     verdicts = tuple((row.workload.tokens, row.verdict) for row in rows)
-    limits = tuple(dict.fromkeys(limit for row in rows for limit in row.limits))
+    limits = distinct(row.limits for row in rows)
     if limits:
         return BreakEven(series, Kind.NO_CLAIM, verdicts, why=limits)
     faster = [row.verdict is Verdict.FASTER for row in rows]

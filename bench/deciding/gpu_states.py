@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from bench.deciding import join
 from bench.results import Trial
 from bench.telemetry import GpuState
 
@@ -43,7 +44,7 @@ def gpu_states(passes: Sequence[Trial]) -> GpuStates | None:
         power_w=_spread(moments, lambda state: state.power_w),
         temperature_c=_spread(moments, lambda state: state.temperature_c),
         slowed_down=sum(map(bool, told)) / len(told) if told else None,
-        reasons=tuple(dict.fromkeys(reason for reasons in told for reason in reasons)),
+        reasons=join.distinct(told),
     )
 
 

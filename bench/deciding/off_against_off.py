@@ -63,5 +63,5 @@ def _compare(passes: Sequence[Trial], variant: Variant, measure: MeasureSettings
         reasons=reasons,
         estimate=estimate,
         again_s=median(join.samples_s(both)) if both else None,
-        flags=tuple(dict.fromkeys(flag for m in [*first.values(), *both] for flag in m.flags)),
+        flags=join.distinct(m.flags for m in (*first.values(), *both)),
     )

@@ -181,12 +181,8 @@ def _grouped(reasons: Iterable[tuple[Sequence[Doubt], str, int]]) -> list[str]:
 
 def doubts(model: Against, section: Section) -> list[str]:
     """What speaks against a section's times; a disturbed stage pass does not, no time here comes from one."""
-    found: dict[str, list[int]] = {}
-    for row in section.rows:
-        kinds = (flag.split(":")[0] for side in (row.base, row.new) for flag in side.flags)
-        for kind in dict.fromkeys(kinds):
-            if kind != PERTURBED:
-                found.setdefault(kind, []).append(row.tokens)
+    found = words.by_kind_of_doubt((row.tokens, (*row.base.flags, *row.new.flags)) for row in section.rows)
+    found.pop(PERTURBED, None)
     said = [f"Doubt at {words.counts(tuple(tokens))}: {kind}." for kind, tokens in found.items()]
     return [*(f"Doubt in every row: {differing(fact)}." for fact in model.unlike), *said]
 

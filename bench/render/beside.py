@@ -85,10 +85,7 @@ def _doubts(model: ReportModel) -> list[str]:
     """``Doubts: slowed down by SwPowerCap in 12 of 56 rows, at 2048 and 8192 tokens; ...``: the run's own report names
     the rows."""
     rows = [row for section in model.sections for row in section.rows]
-    found: dict[str, list[int]] = {}
-    for row in rows:
-        for kind in dict.fromkeys(flag.split(":")[0] for flag in row.comparison.flags):
-            found.setdefault(kind, []).append(row.tokens)
+    found = words.by_kind_of_doubt((row.tokens, row.comparison.flags) for row in rows)
     everywhere = {row.tokens for row in rows}
     said = []
     for kind, tokens in found.items():

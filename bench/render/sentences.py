@@ -226,14 +226,10 @@ def doubts(section: Section) -> list[str]:
 
 
 def doubts_at(rows: Iterable[tuple[int, Sequence[str]]]) -> list[str]:
-    """One line a kind of doubt of (tokens, doubts), told by the words before its colon; the figures after it are in
-    the results."""
-    found: dict[str, list[int]] = {}
-    measured = []
-    for tokens, flags in rows:
-        measured.append(tokens)
-        for kind in dict.fromkeys(flag.split(":")[0] for flag in flags):
-            found.setdefault(kind, []).append(tokens)
+    """One line a kind of doubt of (tokens, doubts)."""
+    rows = list(rows)
+    measured = [tokens for tokens, _ in rows]
+    found = words.by_kind_of_doubt(rows)
     return [f"Doubt at {words.counts_of(tokens, measured)}: {kind}." for kind, tokens in found.items()]
 
 

@@ -1,6 +1,6 @@
 """Names and quantities as every output writes them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -136,3 +136,13 @@ def tokens_and_time(row: Row) -> str:
 def short_series(value: Series) -> str:
     """``streams x2 triton, nvfp4-w4a16``."""
     return f"{value.variant.label}, {value.workload.precision}"
+
+
+def by_kind_of_doubt(rows: Iterable[tuple[int, Iterable[str]]]) -> dict[str, list[int]]:
+    """Kind of doubt, which is the words before its colon -> token counts of the rows that have it; of (tokens, doubts).
+    The figures after the colon are in the results."""
+    found: dict[str, list[int]] = {}
+    for tokens, doubts in rows:
+        for kind in dict.fromkeys(doubt.split(":")[0] for doubt in doubts):
+            found.setdefault(kind, []).append(tokens)
+    return found

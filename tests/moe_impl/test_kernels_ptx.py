@@ -1,19 +1,14 @@
 """What the compiler makes of the kernels for GPUs that need not be here: the instructions that the method relies on."""
 
 import functools
-import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+from compiled_apart import compiled_by
 
 pytest.importorskip("triton")
 
-ROOT = Path(__file__).parents[2]
 HOPPER = 90
 CAPABILITIES = (HOPPER, 100, 120)
 KERNELS = {
@@ -39,17 +34,8 @@ GEMMS = sorted(kernel for kernel in KERNELS if kernel.startswith("nvfp4_grouped_
 
 @functools.cache
 def compiled(capability: int) -> dict[str, dict[str, Any]]:
-    """kernel -> PTX and resources, from a process without the interpreter."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests/moe_impl/compile_kernels.py"), str(capability)],
-        env=environment | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found: dict[str, dict[str, Any]] = json.loads(done.stdout)
-    return found
+    """kernel -> PTX and resources."""
+    return compiled_by("compile_kernels.py", str(capability))
 
 
 def lines(capability: int, kernel: str, pattern: str) -> list[str]:

@@ -1,15 +1,11 @@
 """What the compiler makes of the wide GEMM for Hopper: what its speed and its bits rely on."""
 
 import functools
-import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+from compiled_apart import compiled_by
 
 pytest.importorskip("triton")
 
@@ -19,7 +15,6 @@ pytestmark = pytest.mark.skipif(
     not gluon_known(), reason=f"Gluon is that of Triton {GLUON_SINCE} to {GLUON_UNTIL} elsewhere"
 )
 
-ROOT = Path(__file__).parents[2]
 LAYOUTS = ("packed", "per_expert")
 SHARED_BYTES = 227 * 1024
 """Of a program, at most, on Hopper."""
@@ -27,17 +22,8 @@ SHARED_BYTES = 227 * 1024
 
 @functools.cache
 def compiled() -> dict[str, dict[str, Any]]:
-    """Case of the script -> PTX and resources, from a process without the interpreter."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests/moe_impl/compile_wide_gemm.py")],
-        env=environment | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found: dict[str, dict[str, Any]] = json.loads(done.stdout)
-    return found
+    """Case of the script -> PTX and resources."""
+    return compiled_by("compile_wide_gemm.py")
 
 
 def steps(layout: str) -> list[str]:
